@@ -1,0 +1,103 @@
+"""Honest company for the network: a constant, a linear model and boosted trees on the same rows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layerwise import metrics
+from layerwise.data.encoder import Encoder
+from layerwise.data.target import Target
+
+NAMES = ("constant", "linear", "boosted trees")
+_TREE_LEVELS = 255  # what HistGradientBoosting takes as one category
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Encoded rows X, answers y on the target's scale, and weights or None."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+
+
+def compare(
+    encoder: Encoder, target: Target, train: Part, test: Part, seed: int, fit_weight: np.ndarray | None
+) -> dict[str, dict[str, float]]:
+    """Fit the baselines on the training rows and measure them on the test rows.
+
+    Parameters
+    ----------
+    encoder : which columns of X are numbers and which are codes
+    target : the task
+    train, test : the rows; the weights of the test rows count in the metrics
+    seed : of the trees
+    fit_weight : weights of the training rows, class weights included, or None
+
+    Returns
+    -------
+    dict
+        For each of `NAMES` the metrics that the network has too.
+    """
+    found = {}
+    for name, estimator in _estimators(encoder, target, seed).items():
+        y = train.y if target.is_regression else target.codes(train.y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a linear model that has not converged is still one
+            if fit_weight is None:
+                estimator.fit(train.X, y)
+            else:
+                step = estimator.steps[-1][0]
+                estimator.fit(train.X, y, **{f"{step}__sample_weight": fit_weight})
+        if target.is_regression:
+            found[name] = metrics.measure(target, test.y, estimator.predict(test.X), None, test.weight)
+        else:
+            proba = _all_classes(estimator, test.X, len(target.classes))
+            answers = target.classes[proba.argmax(axis=1)]
+            found[name] = metrics.measure(target, test.y, answers, proba, test.weight)
+    return found
+
+
+def _estimators(encoder: Encoder, target: Target, seed: int) -> dict[str, Any]:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    n = encoder.n_numbers
+    codes = list(range(n, n + len(encoder.n_codes)))
+    spread = ColumnTransformer(
+        [("numbers", "passthrough", list(range(n))),
+         ("codes", OneHotEncoder(handle_unknown="ignore"), codes)]
+    )  # fmt: skip
+    categories = [
+        i for i, levels in zip(codes, encoder.n_codes) if levels < _TREE_LEVELS
+    ] or None
+    if target.is_regression:
+        return {
+            "constant": make_pipeline(DummyRegressor()),
+            "linear": make_pipeline(spread, Ridge()),
+            "boosted trees": make_pipeline(
+                HistGradientBoostingRegressor(random_state=seed, categorical_features=categories)
+            ),
+        }
+    return {
+        "constant": make_pipeline(DummyClassifier(strategy="prior")),
+        "linear": make_pipeline(spread, LogisticRegression(max_iter=500)),
+        "boosted trees": make_pipeline(
+            HistGradientBoostingClassifier(random_state=seed, categorical_features=categories)
+        ),
+    }
+
+
+def _all_classes(estimator: Any, X: np.ndarray, n_classes: int) -> np.ndarray:
+    """Probabilities of shape (n_rows, n_classes)."""
+    proba = np.zeros((len(X), n_classes))
+    proba[:, estimator.classes_] = estimator.predict_proba(X)
+    return proba

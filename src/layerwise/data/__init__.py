@@ -1,0 +1,1 @@
+"""From anything table-like to the network's matrix and back; knows nothing of torch."""

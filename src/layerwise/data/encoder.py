@@ -1,0 +1,440 @@
+"""Columns to one matrix of numbers, learnt on training rows only.
+
+The encoder is a plan: one step for each input column, its state plain JSON. It fills a matrix of
+shape (n_rows, n_numbers + n_categories): first everything numeric, scaled; then one column of whole
+codes for each category, which the network's first module turns into one-hot columns or embeddings.
+
+A category's codes are 1, 2, … for what the training rows had (``missing`` and ``other`` among them
+if they occurred); 0 is what they never had, and adds nothing to the network's sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from layerwise.data.schema import Schema
+from layerwise.data.table import Column, Table
+from layerwise.errors import DataError
+
+MISSING_LEVEL, OTHER_LEVEL = "(missing)", "(other)"
+MAX_LEVELS = 1000  # the most frequent ones; the rest is grouped as other
+
+
+def weighted_quantiles(values: np.ndarray, weight: np.ndarray | None, q: list[float]) -> np.ndarray:
+    """Quantiles with linear interpolation; weight 2 counts exactly like the row twice.
+
+    For whole weights the result is ``np.quantile(np.repeat(values, weight), q)``; other weights
+    interpolate the same formula (position ``(sum(weight) - 1) q`` in the sorted rows).
+
+    Parameters
+    ----------
+    values : float array of shape (n_rows,), without NaN
+    weight : float array of shape (n_rows,), positive, or None for ones
+    q : shares in [0, 1]
+
+    Examples
+    --------
+    >>> weighted_quantiles(np.array([1.0, 5.0]), np.array([3.0, 1.0]), [0.5, 1.0]).tolist()
+    [1.0, 5.0]
+    """
+    if weight is None:
+        return np.asarray(np.quantile(values, q))
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weight[order])
+    place = np.maximum(cumulated[-1] - 1, 0) * np.asarray(q)
+    low = np.floor(place)
+    last = len(values) - 1
+    below = values[order[np.minimum(np.searchsorted(cumulated, low, side="right"), last)]]
+    above = values[order[np.minimum(np.searchsorted(cumulated, low + 1, side="right"), last)]]
+    return np.asarray(below + (above - below) * (place - low))
+
+
+def smooth_clip(x: np.ndarray) -> np.ndarray:
+    """Squash to (-3, 3) and leave the middle nearly as it is: ``x / sqrt(1 + (x / 3)^2)``.
+
+    Source: Holzmüller, Grinsztajn, Steinwart (NeurIPS 2024), RealMLP.
+    """
+    x = np.clip(x, -1e6, 1e6)
+    return np.asarray(x / np.sqrt(1 + (x / 3) ** 2))
+
+
+def robust_scale(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+    """Median and a width that outliers do not move; the width of a constant is 0.
+
+    The width is the interquartile range. Where more than half the rows are alike that is 0, and
+    the standard deviation is taken.
+    """
+    with np.errstate(over="ignore"):
+        low, middle, high = weighted_quantiles(values, weight, [0.25, 0.5, 0.75])
+        width = float(high - low)
+        if width <= 0 and values.min() < values.max():
+            scale = float(np.abs(values).max())
+            width = scale * float(np.sqrt(np.average((values / scale - middle / scale) ** 2,
+                                                     weights=weight)))
+    return float(middle), width
+
+
+def _scaled(values: np.ndarray, center: float, width: float) -> np.ndarray:
+    """Centred, divided by the width and smoothly clipped; zeros where the width is 0."""
+    if width == 0:
+        return np.zeros_like(values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return smooth_clip(values / width - center / width if np.isinf(width * 2) else
+                           (values - center) / width)
+
+
+@dataclass(frozen=True)
+class NumberStep:
+    """A number: gaps take the median; scaled by median and interquartile range, smoothly clipped."""
+
+    name: str
+    center: float
+    width: float
+    gaps: bool
+    low: float
+    high: float
+
+    type: ClassVar[str] = "number"
+
+    @classmethod
+    def learn(cls, column: Column, weight: np.ndarray | None) -> NumberStep:
+        """Learn centre, width and range from the rows that are not gaps."""
+        missing = column.missing
+        values = column.values[~missing]
+        if not values.size:
+            return cls(column.name, 0.0, 0.0, False, 0.0, 0.0)
+        center, width = robust_scale(values, None if weight is None else weight[~missing])
+        return cls(
+            column.name, center, width, bool(missing.any()), float(values.min()), float(values.max())
+        )
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns it fills."""
+        return [self.name, f"{self.name} {MISSING_LEVEL}"] if self.gaps else [self.name]
+
+    def fill(self, column: Column, out: np.ndarray) -> None:
+        """Write the features of shape (n_rows, n_features) into ``out``."""
+        missing = column.missing
+        out[:, 0] = _scaled(np.where(missing, self.center, column.values), self.center, self.width)
+        if self.gaps:
+            out[:, 1] = missing
+
+    def notices(self, column: Column) -> list[str]:
+        """What is new in these rows against the training rows."""
+        values = column.values
+        outside = int(np.sum((values < self.low) | (values > self.high)))
+        found = _new_gaps(self.name, column, self.gaps)
+        if outside > 0.05 * max(len(values), 20):
+            found.append(
+                f"column {self.name!r}: {outside:,} of {len(values):,} values lie outside the "
+                f"training rows' range {self.low:g} to {self.high:g}"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class BooleanStep:
+    """True and false as 1 and -1, a gap as 0."""
+
+    name: str
+    gaps: bool
+
+    type: ClassVar[str] = "boolean"
+
+    @classmethod
+    def learn(cls, column: Column, weight: np.ndarray | None) -> BooleanStep:
+        """Learn whether there are gaps."""
+        return cls(column.name, bool(column.missing.any()))
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns it fills."""
+        return [self.name, f"{self.name} {MISSING_LEVEL}"] if self.gaps else [self.name]
+
+    def fill(self, column: Column, out: np.ndarray) -> None:
+        """Write the features of shape (n_rows, n_features) into ``out``."""
+        out[:, 0] = np.where(column.missing, 0, 2.0 * column.values - 1)
+        if self.gaps:
+            out[:, 1] = column.missing
+
+    def notices(self, column: Column) -> list[str]:
+        """What is new in these rows against the training rows."""
+        return _new_gaps(self.name, column, self.gaps)
+
+
+_CYCLES = {"month": 12.0, "day of month": 31.0, "weekday": 7.0, "time of day": 86400.0}
+
+
+def _cycles(moments: np.ndarray) -> dict[str, np.ndarray]:
+    """Where each moment stands in its year, month, week and day; each counted from 0."""
+    days, months = moments.astype("datetime64[D]"), moments.astype("datetime64[M]")
+    return {
+        "month": months.astype(np.int64) % 12,
+        "day of month": (days - months.astype("datetime64[D]")).astype(np.int64),
+        "weekday": (days.astype(np.int64) + 3) % 7,
+        "time of day": (moments - days) / np.timedelta64(1, "s"),
+    }
+
+
+@dataclass(frozen=True)
+class DateStep:
+    """A date: scaled linear time, and sine and cosine of those cycles that vary in training."""
+
+    name: str
+    center: float
+    width: float
+    cycles: list[str]
+    gaps: bool
+
+    type: ClassVar[str] = "date"
+
+    @classmethod
+    def learn(cls, column: Column, weight: np.ndarray | None) -> DateStep:
+        """Learn the scale of linear time and which cycles vary."""
+        missing = column.missing
+        moments = column.values[~missing]
+        if not moments.size:
+            return cls(column.name, 0.0, 0.0, [], False)
+        seconds = moments.astype(np.int64) / 1e6
+        center, width = robust_scale(seconds, None if weight is None else weight[~missing])
+        cycles = [name for name, place in _cycles(moments).items() if np.unique(place).size > 1]
+        return cls(column.name, center, width, cycles, bool(missing.any()))
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns it fills."""
+        names = [self.name]
+        for cycle in self.cycles:
+            names += [f"{self.name} {cycle} sin", f"{self.name} {cycle} cos"]
+        return [*names, f"{self.name} {MISSING_LEVEL}"] if self.gaps else names
+
+    def fill(self, column: Column, out: np.ndarray) -> None:
+        """Write the features of shape (n_rows, n_features) into ``out``."""
+        missing = column.missing
+        moments = np.where(missing, np.datetime64(0, "us"), column.values)
+        seconds = np.where(missing, self.center, moments.astype(np.int64) / 1e6)
+        out[:, 0] = _scaled(seconds, self.center, self.width)
+        places = _cycles(moments)
+        for i, cycle in enumerate(self.cycles):
+            angle = 2 * np.pi * places[cycle] / _CYCLES[cycle]
+            out[:, 1 + 2 * i] = np.where(missing, 0, np.sin(angle))
+            out[:, 2 + 2 * i] = np.where(missing, 0, np.cos(angle))
+        if self.gaps:
+            out[:, -1] = missing
+
+    def notices(self, column: Column) -> list[str]:
+        """What is new in these rows against the training rows."""
+        return _new_gaps(self.name, column, self.gaps)
+
+
+@dataclass(frozen=True)
+class CategoryStep:
+    """A category: the codes of its levels, rare ones as other."""
+
+    name: str
+    levels: list[str]
+    gaps: bool
+    other: bool
+    codes: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    type: ClassVar[str] = "category"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codes", {level: i + 1 for i, level in enumerate(self.levels)})
+
+    @classmethod
+    def learn(cls, column: Column, weight: np.ndarray | None) -> CategoryStep:
+        """Learn the levels that are frequent enough to learn from.
+
+        A level counts as rare with fewer than 2 rows, in large tables with less than one row in
+        1,000 up to 20 rows; weights count as rows.
+        """
+        known = column.values >= 0
+        if weight is None:
+            weight = np.ones(len(column))
+        rows = weight / min(1.0, float(weight.mean()))
+        counts = np.bincount(column.values[known], rows[known], len(column.levels))
+        enough = float(np.clip(rows.sum() / 1000, 2, 20))
+        rare = counts < enough if np.sum(counts > 0) > 2 else counts <= 0
+        most = np.sort(counts)[::-1][:MAX_LEVELS][-1:]
+        rare |= counts < (most[0] if len(counts) > MAX_LEVELS else 0)
+        kept = [level for level, few in zip(column.levels, rare) if not few][:MAX_LEVELS]
+        other = bool(np.any(rare & (counts > 0)))
+        return cls(column.name, kept, bool((~known).any()), other)
+
+    @property
+    def n_codes(self) -> int:
+        """How many codes there are besides 0."""
+        return len(self.levels) + self.other + self.gaps
+
+    @property
+    def code_names(self) -> list[str]:
+        """The names of codes 1, 2, …"""
+        return self.levels + [OTHER_LEVEL] * self.other + [MISSING_LEVEL] * self.gaps
+
+    def fill(self, column: Column, out: np.ndarray) -> None:
+        """Write the codes of shape (n_rows,) into ``out``."""
+        other = len(self.levels) + 1 if self.other else 0
+        missing = self.n_codes if self.gaps else other
+        codes = [self.codes.get(level, other) for level in column.levels]
+        out[:] = np.array([*codes, missing])[column.values]
+
+    def notices(self, column: Column) -> list[str]:
+        """What is new in these rows against the training rows."""
+        used = np.zeros(len(column.levels), bool)
+        used[column.values[column.values >= 0]] = True
+        new = [x for x, u in zip(column.levels, used) if u and x not in self.codes]
+        found = _new_gaps(self.name, column, self.gaps)
+        if new and not self.other:
+            some = ", ".join(repr(level) for level in new[:3]) + (" …" if len(new) > 3 else "")
+            found.append(
+                f"column {self.name!r}: {len(new):,} level{'s' * (len(new) > 1)} not in the "
+                f"training rows ({some})"
+            )
+        return found
+
+
+def _new_gaps(name: str, column: Column, known: bool) -> list[str]:
+    gaps = int(column.missing.sum())
+    if known or not gaps:
+        return []
+    return [f"column {name!r}: {gaps:,} gap{'s' * (gaps > 1)}; the training rows had none"]
+
+
+Step = NumberStep | BooleanStep | DateStep | CategoryStep
+_STEPS: dict[str, Any] = {
+    step.type: step for step in (NumberStep, BooleanStep, DateStep, CategoryStep)
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The fitted plan from input columns to the network's matrix.
+
+    Examples
+    --------
+    >>> from layerwise.data.files import read_table
+    >>> from layerwise.data.schema import infer_schema
+    >>> table = read_table({"size": [1.0, 2.0, 3.0], "town": ["Ulm", "Bonn", "Ulm"]})
+    >>> encoder = Encoder.fit(table, infer_schema(table))
+    >>> encoder.feature_names
+    ['size', 'town']
+    >>> encoder.transform(table).round(2).tolist()
+    [[-0.95, 2.0], [0.0, 1.0], [0.95, 2.0]]
+    """
+
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def fit(cls, table: Table, schema: Schema, weight: np.ndarray | None = None) -> Encoder:
+        """Learn from these rows, which should be the training rows and nothing else.
+
+        Parameters
+        ----------
+        table : with the schema's input columns, each of the kind its role asks for
+        weight : float array of shape (n_rows,), positive, or None; weight 2 is the row twice
+        """
+        steps = []
+        for entry in schema.inputs:
+            column = table[entry.name]
+            _refuse_infinite(column, table)
+            step = _STEPS[entry.role].learn(column, weight)
+            if isinstance(step, CategoryStep) and not step.n_codes:
+                continue
+            steps.append(step)
+        return cls(tuple(steps))
+
+    @property
+    def names(self) -> list[str]:
+        """The input columns."""
+        return [step.name for step in self.steps]
+
+    @property
+    def numeric(self) -> list[NumberStep | BooleanStep | DateStep]:
+        """The steps that fill scaled numbers."""
+        return [step for step in self.steps if not isinstance(step, CategoryStep)]
+
+    @property
+    def categories(self) -> list[CategoryStep]:
+        """The steps that fill codes."""
+        return [step for step in self.steps if isinstance(step, CategoryStep)]
+
+    @property
+    def n_numbers(self) -> int:
+        """How many columns of the matrix are scaled numbers."""
+        return sum(len(step.features) for step in self.numeric)
+
+    @property
+    def n_codes(self) -> list[int]:
+        """For each category, its number of codes besides 0."""
+        return [step.n_codes for step in self.categories]
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The columns of the matrix."""
+        names = [name for step in self.numeric for name in step.features]
+        return names + [step.name for step in self.categories]
+
+    def transform(self, table: Table, dtype: Any = np.float32) -> np.ndarray:
+        """Encode rows.
+
+        Returns
+        -------
+        array of shape (n_rows, n_numbers + n_categories) and the given dtype
+
+        Raises
+        ------
+        DataError
+            For an infinite number, naming column and row.
+        """
+        out = np.empty((table.n_rows, len(self.feature_names)), dtype=dtype, order="C")
+        place = 0
+        for step in self.numeric:
+            column = table[step.name]
+            _refuse_infinite(column, table)
+            width = len(step.features)
+            step.fill(column, out[:, place : place + width])
+            place += width
+        for category in self.categories:
+            category.fill(table[category.name], out[:, place])
+            place += 1
+        return out
+
+    def notices(self, table: Table) -> list[str]:
+        """What these rows have that the training rows had not, a sentence for each column."""
+        return [said for step in self.steps for said in step.notices(table[step.name])]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The state as plain values."""
+        state = []
+        for step in self.steps:
+            fields = asdict(step)
+            fields.pop("codes", None)
+            state.append({"type": step.type, **fields})
+        return state
+
+    @classmethod
+    def from_json(cls, state: list[Mapping[str, Any]]) -> Encoder:
+        """The encoder back from `to_json`."""
+        steps = []
+        for entry in state:
+            fields = dict(entry)
+            steps.append(_STEPS[fields.pop("type")](**fields))
+        return cls(tuple(steps))
+
+
+def _refuse_infinite(column: Column, table: Table) -> None:
+    if column.kind != "number":
+        return
+    rows = np.flatnonzero(np.isinf(column.values))
+    if rows.size:
+        raise DataError(
+            f"{table.where(int(rows[0]))}, column {column.name!r}: the number is infinity "
+            f"({rows.size:,} such cell{'s' * (rows.size > 1)}). Input contains infinity; correct "
+            "it, or count it as a gap (--missing inf)."
+        )

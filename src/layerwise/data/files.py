@@ -1,0 +1,674 @@
+"""Tables from files and SQL, through DuckDB, with types decided over the whole file.
+
+DuckDB parses; it never guesses. Cells of CSV files arrive as text and a column is a number only if
+every cell is one, so nothing is rounded, cut or stripped of its zeros on the way in.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from layerwise.data.table import (
+    CONVERT,
+    EXACT,
+    LEADING_ZERO,
+    MISSING,
+    NUMBER,
+    CellError,
+    Column,
+    Kind,
+    Odd,
+    Table,
+    drop_missing,
+    from_values,
+    is_path,
+    refine,
+    table_of,
+    text_column,
+)
+from layerwise.errors import DataError, SettingError
+
+_CSV = (".csv", ".tsv", ".tab", ".txt", ".psv")
+_JSON = (".jsonl", ".ndjson", ".json")
+_PARQUET = (".parquet", ".pq")
+_DELIMITERS = (",", ";", "\t", "|")
+
+
+def read_table(
+    source: Any,
+    *,
+    kinds: Mapping[str, Kind] | None = None,
+    columns: Iterable[str] | None = None,
+    missing: Sequence[str] = MISSING,
+    encoding: str = "utf-8",
+) -> Table:
+    """Read a table from a file, a glob, standard input or anything table-like in memory.
+
+    Parameters
+    ----------
+    source : path of a CSV, TSV, JSON-lines or Parquet file, also gzipped or as a glob with ``*``;
+        ``"-"`` for CSV on standard input; or a frame, a dict of columns, an array
+    kinds : what the cells of a column have to be, for the columns where that is known; of the
+        others the kind is decided over all rows
+    columns : read only these, where they exist
+    missing : words that count as gaps
+    encoding : of text files, as Python and DuckDB name it
+
+    Raises
+    ------
+    DataError
+        If the source is no table, naming file, line, column and cell; if a cell is not of the
+        kind that ``kinds`` asks for.
+
+    Examples
+    --------
+    >>> table = read_table({"size": [50.5, 80.0], "town": ["Bonn", None]})
+    >>> [(c.name, c.kind) for c in table.columns.values()]
+    [('size', 'number'), ('town', 'text')]
+    """
+    if is_path(source):
+        table = _read_paths(os.fspath(source), kinds or {}, columns, missing, encoding)
+    else:
+        table = table_of(source, missing=missing)
+        if columns is not None:
+            table = table.select([name for name in columns if name in table])
+    if not table.columns and columns is None:
+        raise DataError(f"{table.source} has no columns")
+    return with_kinds(table, kinds or {})
+
+
+def with_kinds(table: Table, kinds: Mapping[str, Kind]) -> Table:
+    """The table with its columns turned into the kinds asked for, or an error naming the cell."""
+    columns = dict(table.columns)
+    for name, kind in kinds.items():
+        if name in columns and columns[name].kind != kind:
+            try:
+                columns[name] = CONVERT[kind](columns[name])
+            except CellError as error:
+                raise error.located(table) from None
+    return replace(table, columns=columns)
+
+
+def read_sql(query: str, *, missing: Sequence[str] = MISSING) -> Table:
+    """Read the answer of a SQL query over files, e.g. ``select * from 'sales.parquet'``.
+
+    CSV files named in the query are read with the same strict types as by `read_table`.
+
+    Raises
+    ------
+    DataError
+        If the query fails; the message is DuckDB's own.
+    """
+    connection = _connect()
+    try:
+        for name in sorted(duckdb.get_table_names(query, connection=connection)):
+            if _suffix(name) in _CSV:
+                _view_of_csv(connection, name, missing)
+        return _from_result(connection.sql(query), connection, "the query", missing)
+    except duckdb.Error as error:
+        raise DataError(f"the SQL query failed: {_first_line(error)}") from None
+
+
+def _view_of_csv(connection: duckdb.DuckDBPyConnection, path: str, missing: Sequence[str]) -> None:
+    """Let the query see a CSV file with the column types of `read_table`."""
+    sql_type = {"number": "DOUBLE", "text": "VARCHAR", "boolean": "BOOLEAN", "datetime": "TIMESTAMP"}
+    table = read_table(path, missing=missing)
+    names = list(table.columns)
+    fields = ", ".join(f"{_name(n)} {sql_type[table[n].kind]}" for n in names)
+    connection.execute(f"CREATE TEMP TABLE {_name(path)} ({fields})")
+    arrays = {}
+    for i, name in enumerate(names):
+        column = table[name]
+        gaps = column.missing
+        values = column.texts() if column.kind == "text" else column.values
+        arrays[f"c{i}"] = np.ma.MaskedArray(values, gaps) if column.kind != "text" else values
+    chosen = ", ".join(
+        f"nullif(c{i}, 'NaN'::DOUBLE)" if table[n].kind == "number" else f"c{i}"
+        for i, n in enumerate(names)
+    )
+    connection.register("layerwise_arrays", arrays)
+    connection.execute(f"INSERT INTO {_name(path)} SELECT {chosen} FROM layerwise_arrays")
+    connection.unregister("layerwise_arrays")
+
+
+def from_relation(relation: Any, missing: Sequence[str] = ()) -> Table:
+    """A table from a DuckDB relation."""
+    return _from_result(relation, None, "the relation", missing)
+
+
+def from_arrow(stream: Any, missing: Sequence[str] = ()) -> Table:
+    """A table from any object with ``__arrow_c_stream__``."""
+    connection = _connect()
+    try:
+        return _from_result(connection.from_arrow(stream), connection, "the table", missing)
+    except (duckdb.Error, ImportError) as error:
+        raise DataError(f"the Arrow stream cannot be read: {_first_line(error)}") from None
+
+
+# ---------------------------------------------------------------- files
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    """A private database in memory that never fetches an extension from the network."""
+    return duckdb.connect(
+        ":memory:",
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "preserve_insertion_order": True,
+        },
+    )
+
+
+def expand(source: str) -> list[str]:
+    """The files that a path or glob names, sorted."""
+    if Path(source).exists() or not glob.has_magic(source):
+        return [source]
+    paths = sorted(glob.glob(source, recursive=True))
+    if not paths:
+        raise DataError(f"no file matches {source!r}")
+    return paths
+
+
+def _read_paths(
+    source: str,
+    kinds: Mapping[str, Kind],
+    columns: Iterable[str] | None,
+    missing: Sequence[str],
+    encoding: str,
+) -> Table:
+    if source == "-":
+        return _read_standard_input(kinds, columns, missing)
+    paths = expand(source)
+    formats = {_format(path) for path in paths}
+    if len(formats) > 1:
+        raise DataError(f"{source!r} matches files of several formats ({', '.join(formats)})")
+    for path in paths:
+        _refuse_unreadable(path)
+    connection = _connect()
+    form = formats.pop()
+    try:
+        if form == "csv":
+            return _read_csv(connection, paths, kinds, columns, missing, encoding)
+        scan = {"parquet": "read_parquet(?)", "json": _JSON_SCAN}[form]
+        return _read_typed(connection, paths, scan, form, columns, missing)
+    except duckdb.Error as error:
+        raise DataError(_explain(error, paths)) from None
+
+
+def _read_standard_input(
+    kinds: Mapping[str, Kind], columns: Iterable[str] | None, missing: Sequence[str]
+) -> Table:
+    import tempfile
+
+    data = sys.stdin.buffer.read()
+    if not data.strip():
+        raise DataError("standard input is empty; expected CSV with a header line")
+    suffix = ".parquet" if data[:4] == b"PAR1" else ".jsonl" if data[:1] == b"{" else ".csv"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"standard-input{suffix}"
+        path.write_bytes(data)
+        table = _read_paths(str(path), kinds, columns, missing, "utf-8")
+    return Table(table.columns, table.n_rows, "standard input", (("standard input", table.n_rows),))
+
+
+def _suffix(path: str) -> str:
+    name = path.lower()
+    for packed in (".gz", ".zst"):
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
+def _format(path: str) -> str:
+    suffix = _suffix(path)
+    for form, suffixes in (("csv", _CSV), ("json", _JSON), ("parquet", _PARQUET)):
+        if suffix in suffixes:
+            return form
+    known = " ".join((*_CSV, *_JSON, *_PARQUET))
+    raise DataError(
+        f"{path}: cannot tell the format from the name. Known are {known}, each also with .gz; "
+        "rename the file, or use --sql for what DuckDB can read."
+    )
+
+
+def _refuse_unreadable(path: str) -> None:
+    file = Path(path)
+    if not file.exists():
+        raise DataError(f"{path}: there is no such file (looked in {Path.cwd()})")
+    if file.is_dir():
+        raise DataError(f"{path} is a folder; name a file in it, or use a glob such as '{path}/*.csv'")
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(1)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if not start:
+        raise DataError(f"{path} is empty")
+
+
+# ---------------------------------------------------------------- CSV
+
+
+def _read_csv(
+    connection: duckdb.DuckDBPyConnection,
+    paths: list[str],
+    kinds: Mapping[str, Kind],
+    columns: Iterable[str] | None,
+    missing: Sequence[str],
+    encoding: str,
+) -> Table:
+    """All cells as text first, then each column as what all its cells are."""
+    heads = [_head(path, encoding) for path in paths]
+    names = heads[0][0]
+    for path, (others, _) in zip(paths, heads):
+        _refuse_other_columns(paths[0], names, path, others)
+    parts = []
+    for i, (path, (header, delimiter)) in enumerate(zip(paths, heads)):
+        fields = "{" + ", ".join(f"{_text(f'f{k}')}: 'VARCHAR'" for k in range(len(header))) + "}"
+        chosen = ", ".join(f"f{header.index(name)} AS c{k}" for k, name in enumerate(names))
+        scan = (
+            f"SELECT {chosen} FROM read_csv(?, columns={fields}, auto_detect=false, header=true, "
+            f"delim={_text(delimiter)}, quote='\"', escape='\"', encoding={_text(encoding)}, "
+            "null_padding=false, strict_mode=true)"
+        )
+        try:
+            verb = "CREATE TEMP TABLE cells AS" if i == 0 else "INSERT INTO cells"
+            connection.execute(f"{verb} {scan}", [_literal(path)])
+        except duckdb.Error as error:
+            raise DataError(_explain(error, [path], encoding)) from None
+        total = _scalar(connection, "SELECT count(*) FROM cells")
+        parts.append((path, total - sum(n for _, n in parts)))
+    n_rows = sum(n for _, n in parts)
+    source = paths[0] if len(paths) == 1 else f"{len(paths)} files ({paths[0]} …)"
+    if not n_rows:
+        raise DataError(f"{source} has a header and no rows")
+    table = Table({}, n_rows, source, tuple(parts))
+    wanted = set(names if columns is None else columns)
+    places = {name: f"c{k}" for k, name in enumerate(names) if name in wanted}
+    facts = _number_facts(connection, places, missing)
+    result = {}
+    for name, place in places.items():
+        kind = kinds.get(name)
+        try:
+            result[name] = _csv_column(connection, name, place, facts[name], kind, missing)
+        except CellError as error:
+            raise error.located(table) from None
+    return Table(result, table.n_rows, table.source, table.parts)
+
+
+def _head(path: str, encoding: str) -> tuple[list[str], str]:
+    """The column names and the delimiter, from the first line."""
+    opened = gzip.open if path.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:  # type: ignore[operator]
+            start = file.read(1 << 16)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if encoding.lower().replace("_", "-") in ("utf-8", "utf8") and (
+        b"\0" in start or start[:4] in (b"PAR1", b"PK\x03\x04")
+    ):
+        raise DataError(
+            f"{path} is not text: it has zero bytes or another format's signature at its start. "
+            "Rename it if it is Parquet, save it as CSV if it is a spreadsheet, or say "
+            "--encoding utf-16 if it is text of that encoding."
+        )
+    try:
+        text = io.TextIOWrapper(
+            io.BytesIO(start), "utf-8-sig" if encoding.lower() == "utf-8" else encoding,
+            errors="replace", newline="",
+        ).read()
+    except LookupError:
+        raise SettingError(f"unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    heads = {d: next(csv.reader(io.StringIO(text, newline=""), delimiter=d)) for d in _DELIMITERS}
+    delimiter = max(heads, key=lambda d: len(heads[d]))
+    names = heads[delimiter]
+    for place, name in enumerate(names, start=1):
+        if not name.strip():
+            raise DataError(
+                f"{path}: column {place} of {len(names)} has no name in the header line. "
+                "Name it, or leave the column out (pandas writes one with index=True)."
+            )
+        if name in names[: place - 1]:
+            raise DataError(
+                f"{path}: two columns are called {name!r} (number {names.index(name) + 1} and "
+                f"{place}); give every column its own name."
+            )
+    return names, delimiter
+
+
+def _refuse_other_columns(first: str, names: list[str], path: str, others: list[str]) -> None:
+    gone = [name for name in names if name not in others]
+    extra = [name for name in others if name not in names]
+    if gone:
+        raise DataError(f"{path} has no column {gone[0]!r}, which {first} has")
+    if extra:
+        raise DataError(f"{path} has a column {extra[0]!r}, which {first} has not")
+
+
+def _number_facts(
+    connection: duckdb.DuckDBPyConnection, places: Mapping[str, str], missing: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """For each column: cells present, numbers, leading zeros, whole numbers beyond 2^53."""
+    if not places:
+        return {}
+    cells = ", ".join(f"{_cell(place, missing)} AS {place}" for place in places.values())
+    tests = {
+        "present": "count({})",
+        "numbers": f"count(*) FILTER (regexp_full_match({{}}, {_text(NUMBER)}))",
+    }
+    facts = _count(connection, cells, places, tests)
+    numbers = {n: p for n, p in places.items() if 0 < facts[n]["numbers"] == facts[n]["present"]}
+    tests = {
+        "zeros": f"count(*) FILTER (regexp_full_match({{}}, {_text(LEADING_ZERO)}))",
+        "big": "count(*) FILTER (length({0}) > 15 AND regexp_full_match({0}, '[+-]?\\d+') "
+        f"AND abs(CAST({{0}} AS DOUBLE)) >= {EXACT})",
+    }
+    for name, more in _count(connection, cells, numbers, tests).items():
+        facts[name] |= more
+    return facts
+
+
+def _count(
+    connection: duckdb.DuckDBPyConnection,
+    cells: str,
+    places: Mapping[str, str],
+    tests: Mapping[str, str],
+) -> dict[str, dict[str, int]]:
+    """For each column the value of each aggregate, in one pass over the cells."""
+    if not places:
+        return {}
+    fields = [test.format(place) for place in places.values() for test in tests.values()]
+    counts = connection.execute(
+        f"SELECT {', '.join(fields)} FROM (SELECT {cells} FROM cells)"
+    ).fetchall()[0]
+    n = len(tests)
+    return {name: dict(zip(tests, counts[n * i : n * i + n])) for i, name in enumerate(places)}
+
+
+def _csv_column(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    place: str,
+    facts: Mapping[str, int],
+    kind: Kind | None,
+    missing: Sequence[str],
+) -> Column:
+    cell = _cell(place, missing)
+    all_numbers = 0 < facts["present"] == facts["numbers"]
+    if not facts["present"] and kind in (None, "number"):
+        return Column(name, "number", np.full(_scalar(connection, "SELECT count(*) FROM cells"), np.nan))
+    if kind == "number" or kind is None:
+        if all_numbers and (kind or not (facts["zeros"] or facts["big"])):
+            values = _fetch(connection, f"CAST({cell} AS DOUBLE)")
+            return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
+        odd = facts["present"] - facts["numbers"]
+        if kind == "number" and odd:
+            row, text = _odd_cells(connection, cell, 1)[0]
+            raise CellError(name, row, text, odd, "a number")
+    note = ""
+    if kind is None and all_numbers:
+        note = (
+            f"numbers with leading zeros in {facts['zeros']:,} cells, kept as text"
+            if facts["zeros"]
+            else "whole numbers beyond 2^53, kept as text so that none is rounded"
+        )
+    exact = f"CASE WHEN {cell} IS NULL THEN NULL ELSE {place} END"
+    column = text_column(name, _fetch(connection, exact).tolist(), note=note)
+    if kind is None and not note:
+        odd = facts["present"] - facts["numbers"]
+        if 0 < odd <= 0.1 * facts["present"]:
+            examples = tuple(_odd_cells(connection, cell, 5))
+            share = odd / facts["present"]
+            return Column(
+                name, "text", column.values, column.levels, odd=Odd("number", odd, share, examples)
+            )
+        return refine(column)
+    return column
+
+
+def _cell(place: str, missing: Sequence[str]) -> str:
+    """SQL for a cell without spaces around it, NULL where it says 'missing'."""
+    tokens = ", ".join(_text(token.strip()) for token in (*missing, ""))
+    return f"(CASE WHEN trim({place}) IN ({tokens}) THEN NULL ELSE trim({place}) END)"
+
+
+def _odd_cells(
+    connection: duckdb.DuckDBPyConnection, cell: str, limit: int
+) -> list[tuple[int, str]]:
+    return connection.execute(
+        f"SELECT rowid, {cell} FROM cells WHERE {cell} IS NOT NULL AND "
+        f"NOT regexp_full_match({cell}, {_text(NUMBER)}) ORDER BY rowid LIMIT {limit}"
+    ).fetchall()
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection, expression: str) -> np.ndarray:
+    """One column of the cells, in the order of the file; gaps are None or masked."""
+    return _gaps_as_none(
+        connection.execute(f"SELECT {expression} AS v FROM cells").fetchnumpy()["v"]
+    )
+
+
+def _gaps_as_none(values: np.ndarray) -> np.ndarray:
+    """Masked objects as plain ones; other masked arrays stay as they are."""
+    if isinstance(values, np.ma.MaskedArray) and values.dtype == object:
+        return np.where(np.ma.getmaskarray(values), None, values.data)  # type: ignore[call-overload]
+    return values
+
+
+# ---------------------------------------------------------------- Parquet, JSON lines, SQL
+
+_JSON_SCAN = (
+    "read_json(?, format='newline_delimited', sample_size=-1, maximum_depth=1, "
+    "union_by_name=true)"
+)
+
+
+def _read_typed(
+    connection: duckdb.DuckDBPyConnection,
+    paths: list[str],
+    scan: str,
+    form: str,
+    columns: Iterable[str] | None,
+    missing: Sequence[str],
+) -> Table:
+    """Files that carry types: Parquet's own, or those of the JSON values over all rows."""
+    parts = []
+    relations = []
+    names: list[str] = []
+    for path in paths:
+        relation = connection.sql(f"SELECT * FROM {scan}", params=[_literal(path)])
+        if not parts:
+            names = list(relation.columns)
+            _refuse_case_twins(path, names)
+        elif form == "parquet":
+            _refuse_other_columns(paths[0], names, path, list(relation.columns))
+        relations.append(relation)
+        count = relation.aggregate("count(*)").fetchall()
+        parts.append((path, int(count[0][0])))
+    wanted = None if columns is None else set(columns)
+    pieces = [_from_result(r, connection, paths[0], missing, wanted) for r in relations]
+    source = paths[0] if len(paths) == 1 else f"{len(paths)} files ({paths[0]} …)"
+    n_rows = sum(n for _, n in parts)
+    if not n_rows:
+        raise DataError(f"{source} has no rows")
+    table = pieces[0] if len(pieces) == 1 else _stack(pieces)
+    return Table(table.columns, n_rows, source, tuple(parts))
+
+
+def _refuse_case_twins(path: str, names: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.strip() == "":
+            raise DataError(f"{path}: a column has no name")
+        seen[name] = name
+
+
+def _from_result(
+    relation: Any,
+    connection: duckdb.DuckDBPyConnection | None,
+    source: str,
+    missing: Sequence[str],
+    wanted: set[str] | None = None,
+) -> Table:
+    """The columns of a DuckDB relation, one at a time so that memory stays small."""
+    columns = {}
+    n_rows = 0
+    for name, dtype in zip(relation.columns, relation.types):
+        if wanted is not None and name not in wanted:
+            continue
+        column = _typed_column(relation, name, str(dtype), missing)
+        columns[name] = column
+        n_rows = len(column)
+    return Table(columns, n_rows, source, ((source, n_rows),))
+
+
+_NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*|BIGNUM)$")
+
+
+def _typed_column(relation: Any, name: str, dtype: str, missing: Sequence[str]) -> Column:
+    quoted = _name(name)
+    if dtype == "JSON":
+        return _json_column(relation, name, missing)
+    if _NUMERIC.match(dtype):
+        whole = "INT" in dtype or dtype == "BIGNUM"
+        if whole and _any(relation, f"abs({quoted}::HUGEINT) >= {EXACT}"):
+            cells = _values(relation, f"{quoted}::VARCHAR")
+            note = "whole numbers beyond 2^53, kept as text so that none is rounded"
+            return text_column(name, cells.tolist(), note=note)
+        values = _values(relation, f"{quoted}::DOUBLE")
+        return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
+    if dtype == "BOOLEAN" or dtype == "DATE" or dtype.startswith("TIMESTAMP"):
+        expression = quoted
+        if dtype != "BOOLEAN":
+            expression = f"epoch_us({quoted}::TIMESTAMPTZ)" if "ZONE" in dtype else (
+                f"epoch_us({quoted}::TIMESTAMP)"
+            )
+            micros = _values(relation, expression)
+            gaps = np.ma.getmaskarray(micros)
+            times = np.ma.filled(micros, 0).astype("datetime64[us]")
+            return Column(name, "datetime", np.where(gaps, np.datetime64("NaT"), times))
+        return from_values(name, _values(relation, expression))
+    if dtype.endswith("[]") or dtype.startswith(("STRUCT", "MAP", "UNION", "BLOB")):
+        raise DataError(f"column {name!r} holds {dtype}; a cell has to be one value")
+    texts = text_column(name, _values(relation, f"{quoted}::VARCHAR").tolist())
+    return refine(drop_missing(texts, missing))
+
+
+def _json_column(relation: Any, name: str, missing: Sequence[str]) -> Column:
+    """A column of JSON values: numbers, true/false or strings, as all of them are."""
+    quoted = _name(name)
+    found = relation.project(f"json_type({quoted}) AS t").filter("t IS NOT NULL AND t <> 'NULL'")
+    types = {row[0] for row in found.distinct().fetchall()}
+    if types & {"OBJECT", "ARRAY"}:
+        raise DataError(f"column {name!r} holds nested JSON; a cell has to be one value")
+    text = f"({quoted} ->> '$')"
+    if types <= {"UBIGINT", "BIGINT", "DOUBLE", "HUGEINT", "UHUGEINT"}:
+        if not _any(relation, f"regexp_full_match({text}, '-?\\d{{16,}}') "
+                              f"AND abs(try_cast({text} AS DOUBLE)) >= {EXACT}"):
+            values = _values(relation, f"CAST({text} AS DOUBLE)")
+            return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
+    if types == {"BOOLEAN"}:
+        return from_values(name, _values(relation, f"CAST({text} AS BOOLEAN)"))
+    return refine(drop_missing(text_column(name, _values(relation, text).tolist()), missing))
+
+
+def _values(relation: Any, expression: str) -> np.ndarray:
+    return _gaps_as_none(relation.project(f"{expression} AS v").fetchnumpy()["v"])
+
+
+def _any(relation: Any, condition: str) -> bool:
+    found = relation.filter(condition).limit(1).fetchall()
+    return bool(found)
+
+
+def _stack(tables: list[Table]) -> Table:
+    """Tables with the same columns, one below the other."""
+    columns = {}
+    for name in tables[0].columns:
+        pieces = [table[name] for table in tables]
+        kinds = {piece.kind for piece in pieces}
+        if len(kinds) > 1:
+            filled = {p.kind for p in pieces if not p.missing.all()}
+            kind = filled.pop() if len(filled) == 1 else "text"
+            pieces = [
+                p if p.kind == kind else _empty_like(p, kind) if p.missing.all()
+                else CONVERT[kind](p)
+                for p in pieces
+            ]
+        if pieces[0].kind == "text":
+            columns[name] = text_column(name, np.concatenate([p.texts() for p in pieces]).tolist())
+        else:
+            values = np.concatenate([piece.values for piece in pieces])
+            columns[name] = Column(name, pieces[0].kind, values)
+    return Table(columns, sum(table.n_rows for table in tables))
+
+
+def _empty_like(column: Column, kind: Kind) -> Column:
+    gap = {"number": np.nan, "text": np.int32(-1), "boolean": np.int8(-1),
+           "datetime": np.datetime64("NaT", "us")}[kind]
+    return Column(column.name, kind, np.full(len(column), gap))
+
+
+# ---------------------------------------------------------------- SQL text and DuckDB's messages
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _name(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"'
+
+
+def _literal(path: str) -> str:
+    """The path with its glob characters taken literally; globs are already expanded."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def _scalar(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> str:
+    """DuckDB's complaint about a file, in a sentence with file, line and the next step."""
+    text = str(error)
+    found = re.search(r'file = (.+)', text)
+    path = found.group(1).strip() if found else paths[0] if len(paths) == 1 else "a file"
+    line = re.search(r"CSV Error on Line: (\d+)", text)
+    place = f"{path} line {line.group(1)}" if line else path
+    counts = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
+    if counts:
+        return (
+            f"{place}: {counts.group(2)} cells where the header has {counts.group(1)}. "
+            "Correct the line, or put cells that contain the delimiter in double quotes."
+        )
+    if "quote" in text.lower():
+        return f"{place}: a double quote is opened and never closed, or text follows a closed one"
+    if "unicode" in text.lower() or "utf-8" in text.lower() or "encod" in text.lower():
+        return (
+            f"{place}: the text is not {encoding}. Say --encoding latin-1 (or the encoding it has), "
+            "or save the file as UTF-8."
+        )
+    if "maximum line size" in text.lower():
+        return f"{place}: a line is longer than 2 MB; is this a table?"
+    return f"{place} cannot be read: {_first_line(error)}"

@@ -1,0 +1,1 @@
+"""One epoch, computed. Knows tensors and modules, never tables."""

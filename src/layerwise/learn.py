@@ -1,0 +1,235 @@
+"""From a table's training rows to a model: encode, build, fit. The way both the estimators and runs go."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerwise import metrics
+from layerwise._version import __version__
+from layerwise.data.encoder import Encoder
+from layerwise.data.schema import Schema
+from layerwise.data.table import Table
+from layerwise.data.target import Target
+from layerwise.engine.loss import LOSSES
+from layerwise.engine.torch import Rows
+from layerwise.errors import DataError, SettingError, did_you_mean
+from layerwise.model.model import Model
+from layerwise.network.build import build, to_arrays
+from layerwise.network.plan import design
+from layerwise.prepare import Part
+from layerwise.training.checkpoint import Checkpoint
+from layerwise.training.fit import Callback, fit
+from layerwise.training.history import History
+from layerwise.training.optimizer import make_optimizer
+from layerwise.training.recipe import Recipe, batch_size
+
+SMALL = 200  # below so many training rows: float64, all rows in each step
+
+_LOSS = {"regression": "mse", "binary": "bce", "multiclass": "cross_entropy", "multilabel": "bce"}
+_LOSSES = {
+    "regression": ("mse", "l1", "huber"), "binary": ("bce",),
+    "multiclass": ("cross_entropy",), "multilabel": ("bce",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What a training gives."""
+
+    model: Model
+    history: History
+    network: nn.Sequential
+    optimizer: torch.optim.Optimizer
+
+
+def learn(
+    train: Part,
+    valid: Part | None,
+    schema: Schema,
+    target: Target,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    class_weight: str | Mapping[Any, float] | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Checkpoint | None = None,
+    start: Learnt | None = None,
+) -> Learnt:
+    """Train a network on a table.
+
+    Parameters
+    ----------
+    train, valid : rows to learn from, and rows that decide on the best epoch (or None)
+    schema : which columns the network sees
+    target : learnt on the training rows
+    recipe : the settings
+    seed : of everything random, through private generators
+    class_weight : "balanced", or a weight for each class; multiplies the rows' weights
+    callbacks, checkpoint : see `layerwise.training.fit.fit`
+    start : go on from here: its encoder, its network (trained further in place) and its optimizer
+    """
+    metrics.check_monitor(recipe.monitor, target)
+    loss = LOSSES[loss_name(recipe, target)]
+    weights = class_weights(class_weight, target, train)
+    small = len(train) < SMALL
+    double = recipe.dtype == "float64" or (small and recipe.dtype == "auto")
+    dtype: Any = np.float64 if double else np.float32
+    fit_weight = effective_weight(train, target, weights)
+    device = torch_device(recipe.device)
+    seeds = np.random.SeedSequence(seed).generate_state(2)
+    if start is None:
+        encoder = Encoder.fit(train.table, schema, train.weight)
+        _refuse_no_inputs(encoder, schema, train.table)
+        plan = design(
+            encoder.n_numbers, encoder.n_codes, target.n_outputs,
+            hidden_layer_sizes=recipe.hidden_layer_sizes, activation=recipe.activation,
+            dropout=recipe.dropout, norm=recipe.norm,
+        )  # fmt: skip
+        torch_dtype = torch.float64 if dtype == np.float64 else torch.float32
+        network = build(plan, seed=int(seeds[0]), dtype=torch_dtype).to(device)
+        optimizer = make_optimizer(network, recipe)
+    else:
+        encoder, plan, dtype = start.model.encoder, start.model.plan, start.model.dtype
+        network, optimizer = start.network.to(device), start.optimizer
+    train_rows = rows_of(encoder, target, train, fit_weight, dtype, device)
+    valid_rows = None
+    if valid is not None:
+        valid_weight = effective_weight(valid, target, weights)
+        valid_rows = rows_of(encoder, target, valid, valid_weight, dtype, device)
+
+    def score(outputs: Tensor) -> dict[str, float]:
+        assert valid is not None  # noqa: S101  fit scores validation rows only
+        raw = outputs.cpu().numpy()
+        row = metrics.live(target, valid.y, raw, valid.weight)
+        if recipe.monitor not in ("loss", *row):
+            row[recipe.monitor] = metrics.evaluate(target, valid.y, raw, valid.weight)[recipe.monitor]
+        return row
+
+    history = fit(
+        network, loss, train_rows, valid_rows, recipe,
+        batch_size=batch_size(recipe, len(train), small), seed=int(seeds[1]), score=score,
+        higher_is_better=recipe.monitor in metrics.HIGHER_IS_BETTER,
+        callbacks=callbacks, checkpoint=checkpoint, optimizer=optimizer,
+        feature_names=encoder.feature_names,
+    )  # fmt: skip
+    network = network.cpu()
+    info = {
+        "layerwise": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "best_epoch": history.best_epoch,
+        "rows": {"train": len(train), "valid": len(valid) if valid else 0},
+    }
+    model = Model(schema, encoder, plan, [to_arrays(network)], target, recipe.to_json(), info)
+    return Learnt(model, history, network, optimizer)
+
+
+def _refuse_no_inputs(encoder: Encoder, schema: Schema, table: Table) -> None:
+    if encoder.steps:
+        return
+    left_out = ", ".join(f"{c.name} ({c.role})" for c in schema if c.role != "target")
+    raise DataError(
+        f"{table.source} has no column to learn from; "
+        f"left out were: {left_out or 'none, the target is the only column'}"
+    )
+
+
+def rows_of(
+    encoder: Encoder,
+    target: Target,
+    part: Part,
+    weight: np.ndarray | None,
+    dtype: Any,
+    device: torch.device,
+) -> Rows:
+    """The part as tensors, on the device."""
+    X = torch.from_numpy(encoder.transform(part.table, dtype)).to(device)
+    encoded = target.encode(part.y)
+    y = torch.from_numpy(encoded if encoded.dtype == np.int64 else encoded.astype(dtype)).to(device)
+    w = None if weight is None else torch.from_numpy(weight.astype(dtype)).to(device)
+    return Rows(X, y, w)
+
+
+def loss_name(recipe: Recipe, target: Target) -> str:
+    """The loss as the recipe says, if it fits the task."""
+    if recipe.loss == "auto":
+        return _LOSS[target.task]
+    if recipe.loss not in _LOSSES[target.task]:
+        fitting = ", ".join(_LOSSES[target.task])
+        raise SettingError(f"loss {recipe.loss!r} does not fit a {target.task} task; {fitting} does")
+    return recipe.loss
+
+
+# ---------------------------------------------------------------- weights
+
+
+def class_weights(
+    said: str | Mapping[Any, float] | None, target: Target, train: Part
+) -> np.ndarray | None:
+    """A weight for each class, learnt on the training rows; None where all count alike."""
+    if said is None:
+        return None
+    if target.task not in ("binary", "multiclass"):
+        raise SettingError(f"class_weight is for classes; this is a {target.task} task")
+    if isinstance(said, str):
+        if said != "balanced":
+            raise SettingError(f"class_weight has to be 'balanced' or a dict; got {said!r}")
+        counts = np.bincount(target.codes(train.y), train.weight, len(target.classes))
+        return counts.sum() / (len(counts) * np.maximum(counts, 1e-300))
+    names = {str(label): i for i, label in enumerate(target.classes.tolist())}
+    weights = np.ones(len(target.classes))
+    for label, value in said.items():
+        if str(label) not in names:
+            raise SettingError(f"class_weight: no class {label!r}. {did_you_mean(str(label), names)}")
+        if not (np.isfinite(value) and value >= 0):
+            raise SettingError(f"class_weight of {label!r} has to be at least 0; got {value!r}")
+        weights[names[str(label)]] = value
+    return weights
+
+
+def effective_weight(part: Part, target: Target, weights: np.ndarray | None) -> np.ndarray | None:
+    """Row weight times class weight with mean 1; None if all rows count alike."""
+    weight = part.weight
+    if weights is not None:
+        by_class = weights[target.codes(part.y)]
+        weight = by_class if weight is None else weight * by_class
+    if weight is None or not len(weight) or np.all(weight == weight[0]):
+        return None
+    return weight / weight.mean()
+
+
+def check_weight(weight: np.ndarray, where: str = "sample_weight") -> np.ndarray:
+    """Weights as float64, or an error that names the first bad one."""
+    weight = np.asarray(weight, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(weight) | (weight < 0))
+    if bad.size:
+        value = weight[bad[0]]
+        what = "missing" if np.isnan(value) else f"{value:g}"
+        raise DataError(
+            f"{where}: row {bad[0] + 1} has the weight {what} ({bad.size:,} such rows); weights "
+            "have to be numbers of at least 0"
+        )
+    if not weight.sum() > 0:
+        raise DataError(f"{where}: all weights are zero, which leaves no rows")
+    return weight
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of that name, if this machine has it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(f"device {name!r} cannot be used here: {reason}. Use cpu or auto.") from None
+    return device

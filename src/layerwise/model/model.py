@@ -1,0 +1,140 @@
+"""Encoder, network and target together: raw columns in, answers out. No torch needed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerwise.data.encoder import Encoder
+from layerwise.data.files import read_table
+from layerwise.data.schema import Schema, enforce
+from layerwise.data.table import Table
+from layerwise.data.target import Target
+from layerwise.errors import DataWarning
+from layerwise.network.forward import forward
+from layerwise.network.plan import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained model.
+
+    Attributes
+    ----------
+    schema : what the columns are
+    encoder : columns to the network's matrix
+    plan : the network's layers
+    members : the weights of each network of the plan; their outputs' answers are averaged
+    target : the task, and how outputs become answers
+    recipe : the settings of the training, as plain values
+    info : rows, metrics, the epoch kept, versions and the data's fingerprint, as plain values
+    """
+
+    schema: Schema
+    encoder: Encoder
+    plan: list[Layer]
+    members: list[dict[str, np.ndarray]]
+    target: Target
+    recipe: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, data: Any, also: Sequence[str] = (), encoding: str = "utf-8") -> Table:
+        """Read new rows: the columns the network needs, by name, and ``also`` some others.
+
+        Raises
+        ------
+        DataError
+            For a needed column that is gone, or a cell of the wrong kind, naming column and row.
+        """
+        names = [step.name for step in self.encoder.steps]
+        kinds = {n: k for n, k in self.schema.kinds().items() if n in names or n in also}
+        wanted = [*names, *(name for name in also if name not in names)]
+        table = read_table(
+            data, kinds=kinds, columns=wanted, missing=self.schema.missing, encoding=encoding
+        )
+        if not isinstance(data, Table) and not table.columns:
+            table = read_table(data, missing=self.schema.missing, encoding=encoding)
+        return enforce(table, self.schema, wanted)
+
+    def outputs(self, table: Table) -> np.ndarray:
+        """Raw outputs (logits, or standardised numbers) of shape (n_rows, n_outputs), float64."""
+        X = self.encode(table)
+        return np.mean([forward(self.plan, member, X) for member in self.members], axis=0)
+
+    def encode(self, table: Table) -> np.ndarray:
+        """The network's matrix of shape (n_rows, n_inputs), in the precision of its weights."""
+        return self.encoder.transform(table, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The precision of the weights."""
+        double = any(array.dtype == np.float64 for array in self.members[0].values())
+        return np.dtype(np.float64 if double else np.float32)
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Answers for raw rows: numbers, or class labels.
+
+        Parameters
+        ----------
+        data : a path, a DataFrame, a dict of columns, an array: what `read_table` takes. Columns
+            are found by name; the target need not be there; others are ignored
+
+        Returns
+        -------
+        array of shape (n_rows,), or (n_rows, n_outputs) for several targets
+
+        Raises
+        ------
+        DataError
+            For a column that is gone or a cell that cannot be read, naming both.
+
+        Warns
+        -----
+        DataWarning
+            For what the training rows had not: new levels, gaps, values out of range.
+        """
+        return self.target.decode(self.outputs(self._read_and_warn(data)))
+
+    def predict_proba(self, data: Any) -> np.ndarray:
+        """Probabilities of shape (n_rows, n_classes), columns in the order of ``target.classes``."""
+        return self.target.probabilities(self.outputs(self._read_and_warn(data)))
+
+    def _read_and_warn(self, data: Any) -> Table:
+        table = self.read(data)
+        for notice in self.encoder.notices(table):
+            warnings.warn(notice, DataWarning, stacklevel=3)
+        return table
+
+    def network(self, member: int = 0) -> nn.Sequential:
+        """One member as ``nn.Sequential`` in evaluation mode (imports torch)."""
+        from layerwise.network.build import from_arrays
+
+        return from_arrays(self.plan, self.members[member])
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one ``.layerwise`` file; see `layerwise.model.file`."""
+        from layerwise.model.file import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model file, or the model of a run folder."""
+        from layerwise.model.file import load
+
+        return load(path)
+
+    def with_info(self, info: Mapping[str, Any]) -> Model:
+        """The same model with more to tell about itself."""
+        return Model(
+            self.schema, self.encoder, self.plan, self.members, self.target, self.recipe,
+            {**self.info, **info},
+        )  # fmt: skip

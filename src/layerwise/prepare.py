@@ -1,0 +1,313 @@
+"""From what is asked to rows ready to learn from: read, decide, check, split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layerwise.data.files import read_sql, read_table, with_kinds
+from layerwise.data.schema import (
+    KIND_OF,
+    ColumnSchema,
+    Schema,
+    check_odd,
+    enforce,
+    infer_schema,
+)
+from layerwise.data.split import split_rows
+from layerwise.data.table import MISSING, Kind, Table, is_path
+from layerwise.data.target import Target, infer_task, rows_with_target, target_values
+from layerwise.errors import DataError, SettingError, did_you_mean
+from layerwise.training.recipe import Recipe
+
+Notice = Callable[[str], None]
+
+
+@dataclass
+class Question:
+    """What a training is asked to do with which data; see `layerwise.train` for each entry."""
+
+    source: Any = None
+    target: str | None = None
+    sql: str | None = None
+    task: str = "auto"
+    valid: Any = 0.15
+    test: Any = 0.2
+    weights: str | None = None
+    class_weight: str | Mapping[Any, float] | None = None
+    group: str | None = None
+    time: str | None = None
+    roles: dict[str, str] = field(default_factory=dict)
+    drop: list[str] = field(default_factory=list)
+    schema: str | None = None
+    missing: list[str] = field(default_factory=list)
+    encoding: str = "utf-8"
+    baselines: bool = True
+    random_state: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values: paths made absolute, data in memory named by their type."""
+        state = dict(vars(self))
+        for name in ("source", "valid", "test", "schema"):
+            value = state[name]
+            if is_path(value):
+                state[name] = value if value == "-" else str(Path(os.fspath(value)).absolute())
+            elif not isinstance(value, int | float | None):
+                state[name] = {"in memory": type(value).__name__}
+        return state
+
+    def check(self) -> Recipe:
+        """Refuse what can be refused before anything is read or written; returns the settings."""
+        recipe = Recipe.from_json(self.settings)
+        if (self.source is None) == (self.sql is None):
+            raise SettingError("give a table or a SQL query, one of the two")
+        tasks = ("auto", "classification", "regression")
+        if self.task not in tasks:
+            raise SettingError(f"unknown task {self.task!r}. {did_you_mean(self.task, tasks)}")
+        if self.target is None and self.schema is None:
+            raise SettingError("say which column to predict (target, --target)")
+        seed = self.random_state
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise SettingError(f"random_state has to be a whole number of at least 0; got {seed!r}")
+        parts = {"valid": self.valid, "test": self.test}
+        shares = {n: v for n, v in parts.items() if isinstance(v, int | float)}
+        for name, share in shares.items():
+            if not 0 <= share < 1:
+                raise SettingError(
+                    f"{name} has to be a share of at least 0 and below 1, or a table; got {share:g}"
+                )
+        if sum(shares.values()) >= 1:
+            raise SettingError(
+                f"valid and test shares of together {sum(shares.values()):g} leave no rows to train on"
+            )
+        if self.group is not None and self.time is not None:
+            raise SettingError("split by group or by time, not both")
+        return recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows with their answers: a table, y as the target has it, and positive weights or None."""
+
+    table: Table
+    y: np.ndarray
+    weight: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.table.n_rows
+
+    def take(self, rows: np.ndarray) -> Part:
+        """The part with only these rows."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Part(self.table.take(rows), self.y[rows], weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The parts, what the columns are, and the task."""
+
+    train: Part
+    valid: Part | None
+    test: Part | None
+    schema: Schema
+    target: Target
+    task_reason: str
+    split: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each part."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: 0 if part is None else len(part) for name, part in parts.items()}
+
+
+def read(question: Question) -> tuple[Table, Schema]:
+    """The table and what its columns are, by the question's schema or inferred."""
+    said = None if question.schema is None else Schema.from_toml(question.schema)
+    missing = [*(said.missing if said else MISSING), *question.missing]
+    roles = {**question.roles, **dict.fromkeys(question.drop, "ignore")}
+    special = {"target": question.target, "weight": question.weights, "group": question.group}
+    roles |= {name: role for role, name in special.items() if name is not None}
+    kinds: dict[str, Kind] = said.kinds() if said else {}
+    kinds = {name: kind for name, kind in kinds.items() if name not in roles}
+    kinds |= {name: KIND_OF[role] for name, role in roles.items() if role in KIND_OF}
+    if question.sql is not None:
+        table = with_kinds(read_sql(question.sql, missing=missing), kinds)
+    else:
+        table = read_table(
+            question.source, kinds=kinds, missing=missing, encoding=question.encoding
+        )
+    for name in roles:
+        table[name]
+    if said is None:
+        schema = infer_schema(table, missing=missing)
+    else:
+        schema = _as_said(said, table, question, missing)
+    return table, schema.with_roles(roles)
+
+
+def _as_said(said: Schema, table: Table, question: Question, missing: list[str]) -> Schema:
+    """The schema file for this table: all its inputs must be there, other columns are left out."""
+    for column in said.inputs:
+        if column.name not in table:
+            hint = did_you_mean(column.name, table.names)
+            raise DataError(
+                f"{table.source} has no column {column.name!r}, which {question.schema} has. {hint}"
+            )
+    known = [column for column in said if column.name in table]
+    reason = f"not in {question.schema}"
+    extra = [ColumnSchema(n, "ignore", reason) for n in table.names if n not in said.names]
+    return Schema((*known, *extra), tuple(missing))
+
+
+def prepare(question: Question, table: Table, schema: Schema, notice: Notice) -> Prepared:
+    """Choose rows, settle the task, split, and learn the target on the training rows.
+
+    Raises
+    ------
+    DataError
+        Naming file, column and row of what cannot be learnt from.
+    """
+    name = schema.role("target")
+    if name is None:
+        raise SettingError(
+            f"say which column to predict (--target); {table.source} has {', '.join(table.names)}"
+        )
+    check_odd(table, schema)
+    for column in schema:
+        if column.role in ("text", "identifier", "constant"):
+            notice(f"column {column.name!r} is left out ({column.role}): {column.reason}")
+    task, reason = infer_task(table[name], question.task)
+    whole = _part(table, schema, name, task, notice)
+    valid = _own(question.valid, question, schema, table, name, task, notice)
+    test = _own(question.test, question, schema, table, name, task, notice)
+    split = split_rows(
+        len(whole),
+        valid=0 if valid else question.valid,
+        test=0 if test else question.test,
+        seed=question.random_state,
+        classes=np.unique(whole.y, return_inverse=True)[1] if task == "classification" else None,
+        groups=None if question.group is None else whole.table[question.group].values,
+        times=None if question.time is None else _times(whole.table, schema, question.time),
+    )
+    train = whole.take(split.train)
+    if valid is None and len(split.valid):
+        valid = whole.take(split.valid)
+    if test is None and len(split.test):
+        test = whole.take(split.test)
+    if task == "regression":
+        target = Target.regression(train.y, train.weight, name)
+    else:
+        classes = np.unique(train.y)
+        if len(classes) < 2:
+            raise DataError(
+                f"target {name!r}: the {len(train):,} training rows ({split.how}) have only the "
+                f"class {classes[0]!r}; at least 2 are needed"
+            )
+        target = Target.classification(classes, name)
+        valid = valid and _known_classes(valid, target, "validation", notice)
+        test = test and _known_classes(test, target, "test", notice)
+    return Prepared(train, valid, test, schema, target, reason, split.how)
+
+
+def _part(table: Table, schema: Schema, target: str, task: str, notice: Notice) -> Part:
+    """The rows that have a target and a weight above 0; cells checked against the schema."""
+    weight_name = schema.role("weight")
+    inputs = [column.name for column in schema.inputs]
+    others = [c.name for c in schema if c.role == "group"]
+    need = [*inputs, target, *others, *([weight_name] if weight_name else [])]
+    checked = enforce(table, schema, need)
+    rows = rows_with_target(checked, target)
+    if len(rows) < checked.n_rows:
+        gaps = checked.n_rows - len(rows)
+        notice(f"{gaps:,} row{'s' * (gaps > 1)} without a target {'are' if gaps > 1 else 'is'} left out")
+    weight = None
+    if weight_name:
+        weight = _weights(checked.take(rows), weight_name)
+        if not weight.all():
+            notice(f"{int((weight == 0).sum()):,} rows of weight 0 are left out")
+            rows, weight = rows[weight > 0], weight[weight > 0]
+    kept = checked.take(rows)
+    return Part(kept, target_values(kept[target], task), weight)
+
+
+def _weights(table: Table, name: str) -> np.ndarray:
+    """The weight column, with no gap and nothing below 0."""
+    weight = table[name].values
+    for bad, what in ((np.isnan(weight), "is a gap"), (np.isinf(weight), "is infinite"),
+                      (weight < 0, "is negative")):  # fmt: skip
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            more = f" ({int(bad.sum()):,} such rows)" if bad.sum() > 1 else ""
+            raise DataError(
+                f"{table.where(row)}, weight {name!r}: {weight[row]:g} {what}{more}; weights have "
+                "to be numbers of at least 0"
+            )
+    if not weight.any():
+        raise DataError(f"{table.source}, weight {name!r}: all weights are 0, which leaves no rows")
+    return np.asarray(weight)
+
+
+def _own(
+    said: Any,
+    question: Question,
+    schema: Schema,
+    table: Table,
+    target: str,
+    task: str,
+    notice: Notice,
+) -> Part | None:
+    """Validation or test rows from a table of their own; None if a share was given."""
+    if isinstance(said, int | float):
+        return None
+    kinds = schema.kinds()
+    kinds[target] = table[target].kind
+    own = read_table(said, kinds=kinds, missing=schema.missing, encoding=question.encoding)
+    part = _part(own, schema, target, task, notice)
+    if not len(part):
+        raise DataError(f"{own.source} has no rows with a target")
+    return part
+
+
+def _times(table: Table, schema: Schema, name: str) -> np.ndarray:
+    column = table[name] if name in table else None
+    if column is None or column.kind not in ("number", "datetime"):
+        raise DataError(
+            f"column {name!r} cannot order the rows: it is {schema[name].role}. A number or a date "
+            f"can; say for example --as {name}=date:%d/%m/%Y"
+        )
+    if column.missing.any():
+        row = int(np.flatnonzero(column.missing)[0])
+        raise DataError(f"{table.where(row)}: {name!r} is a gap, so the rows cannot be ordered by it")
+    return column.values
+
+
+def _known_classes(part: Part, target: Target, which: str, notice: Notice) -> Part | None:
+    """The part without rows of classes that no training row has."""
+    known = target.codes(part.y) >= 0
+    if known.all():
+        return part
+    label = part.y[~known][0]
+    notice(
+        f"{int((~known).sum()):,} {which} rows are left out: their class, such as {label!r}, is in "
+        "no training row"
+    )
+    return part.take(known) if known.any() else None
+
+
+def labelled(table: Table, schema: Schema, target: Target, notice: Notice) -> Part:
+    """A table with answers, to measure a model on; weights count if the column is there."""
+    columns = [c for c in schema if c.role != "weight" or c.name in table]
+    task = "regression" if target.is_regression else "classification"
+    columns = [c for c in columns if c.role != "group"]
+    part = _part(table, Schema(tuple(columns), schema.missing), target.name, task, notice)
+    known = part if target.is_regression else _known_classes(part, target, "given", notice)
+    if known is None or not len(known):
+        raise DataError(f"{table.source} has no rows with a target that the model knows")
+    return known

@@ -1,0 +1,89 @@
+"""What a person sees while training: one calm line, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from layerwise.training.fit import EpochEnd
+
+_EVERY_S = 1.0  # plain lines at most this often, so that a log stays readable
+
+
+class Progress:
+    """A callback that shows each epoch: live on a terminal, else as lines once a second."""
+
+    def __init__(self, stream: TextIO, *, live: bool | None = None) -> None:
+        self.stream = stream
+        self.live = stream.isatty() if live is None else live
+        self._shown = 0.0
+        self._last: EpochEnd | None = None
+        self._status: Any = None
+
+    def __call__(self, event: EpochEnd) -> None:
+        """Show one epoch."""
+        self._last = event
+        if self.live:
+            self._show_live(event)
+        elif time.monotonic() - self._shown >= _EVERY_S:
+            self._shown = time.monotonic()
+            print(line(event), file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """End the live line, and let the last epoch stand."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if self._last is not None and (self.live or self._shown):
+            print(line(self._last, ended=True), file=self.stream, flush=True)
+            self._last = None
+
+    def _show_live(self, event: EpochEnd) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        if self._status is None:
+            self._status = Status("", console=Console(file=self.stream))
+            self._status.start()
+        self._status.update(line(event))
+
+
+def line(event: EpochEnd, *, ended: bool = False) -> str:
+    """Epoch, losses, metric, speed and time in at most 79 characters.
+
+    Examples
+    --------
+    >>> from layerwise.training.fit import EpochEnd
+    >>> row = {"epoch": 7, "train_loss": 0.31, "valid_loss": 0.35, "accuracy": 0.9, "lr": 0.001}
+    >>> line(EpochEnd(row, 200, 6, 3.5, 41000.0))
+    'epoch 7/200  train 0.3100  valid 0.3500  accuracy 0.900  best 6  41k rows/s'
+    """
+    row = event.row
+    parts = [f"epoch {row['epoch']}/{event.epochs}", f"train {row['train_loss']:.4f}"]
+    if "valid_loss" in row:
+        parts.append(f"valid {row['valid_loss']:.4f}")
+    known = {"epoch", "train_loss", "valid_loss", "loss", "lr", "seconds"}
+    for name in [name for name in row if name not in known][:1]:
+        parts.append(f"{name} {_short(row[name])}")
+    parts.append(f"best {event.best_epoch}")
+    if ended:
+        parts.append(f"{event.elapsed_s:.1f} s")
+    else:
+        parts.append(f"{_thousands(event.rows_per_s)} rows/s")
+        left = event.elapsed_s / row["epoch"] * (event.epochs - row["epoch"])
+        if left >= 1 and event.elapsed_s >= 1:
+            parts.append(f"≤{_duration(left)}")
+    return "  ".join(parts)[:79]
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:.0f}k" if value >= 1000 else f"{value:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,417 @@
+"""One training from a table to a model, and the folder that keeps it.
+
+A run folder has ``model.layerwise``, ``history.jsonl`` (one event a line, flushed, so that others can
+follow it), ``run.json`` (what was asked and what came out), ``schema.toml``, and while it trains
+``checkpoint.layerwise``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time as clock
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerwise import storage
+from layerwise._version import __version__
+from layerwise.errors import DataError, ModelFileError, OutputError
+from layerwise.model import file as model_file
+from layerwise.model.model import Model
+from layerwise.prepare import Prepared, Question, prepare, read
+from layerwise.training.history import History
+
+if TYPE_CHECKING:
+    from layerwise.training.fit import Callback, EpochEnd
+
+CHECKPOINT, RECORD, EVENTS, SCHEMA = (
+    "checkpoint.layerwise", "run.json", "history.jsonl", "schema.toml",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a training gave.
+
+    Attributes
+    ----------
+    model : raw columns to answers, with the weights of the best epoch
+    history : one row for each epoch
+    metrics : of the network, on the rows that ``record["measured_on"]`` names: test, else
+        validation, else training rows
+    baselines : the same metrics of a constant, a linear model and boosted trees
+    record : everything in ``run.json``, as plain values
+    folder : where it is kept, or None
+    """
+
+    model: Model
+    history: History
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+    record: dict[str, Any]
+    folder: Path | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a run folder; torch is not needed."""
+        folder = Path(folder)
+        record = load_record(folder)
+        model = model_file.load(folder)
+        rows = [event["row"] for event in read_events(folder) if event["event"] == "epoch"]
+        history = History(rows, record["best_epoch"], record["stopped"])
+        return cls(model, history, record["metrics"], record["baselines"], record, folder)
+
+
+def train(
+    source: Any = None,
+    target: str | None = None,
+    *,
+    sql: str | None = None,
+    task: str = "auto",
+    valid: Any = 0.15,
+    test: Any = 0.2,
+    weights: str | None = None,
+    class_weight: str | Mapping[Any, float] | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    drop: Iterable[str] = (),
+    schema: str | Path | None = None,
+    missing: Iterable[str] = (),
+    encoding: str = "utf-8",
+    baselines: bool = True,
+    random_state: int = 0,
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    report: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a network on a table and measure it on rows it has not seen.
+
+    Parameters
+    ----------
+    source : path of a CSV, TSV, JSON-lines or Parquet file (also gzipped, or a glob), or a
+        DataFrame, a dict of columns, an array
+    target : the column to predict
+    sql : a query over files, instead of a source
+    task : "classification", "regression", or "auto" to let the target's values decide
+    valid, test : shares of the rows, or tables of their own. Validation rows decide on the best
+        epoch; test rows are looked at once, at the end
+    weights : a column of row weights of at least 0; 2 is the row twice, 0 is no row
+    class_weight : "balanced", or a dict from class to weight; counts in training and in choosing
+        the epoch, while the metrics count rows by ``weights`` alone
+    group : a column whose equal values stay in one part
+    time : a column by which the latest rows are tested and those before them validate
+    roles : what columns are, e.g. ``{"zip": "category", "day": "date:%d/%m/%Y"}``
+    drop : columns to ignore
+    schema : a schema file, as ``layerwise schema`` writes it; it is enforced
+    missing : more words that count as gaps
+    encoding : of text files
+    baselines : whether to fit a constant, a linear model and boosted trees beside it
+    random_state : of everything random; the global state is left alone
+    out : a folder for the run; without it nothing is written
+    callbacks : called with each `layerwise.training.fit.EpochEnd`
+    report : called with sentences on what there is to know about the data
+    **settings : of `layerwise.Recipe`, e.g. ``hidden_layer_sizes=(128, 64), dropout=0.1``
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    DataError
+        For a table that cannot be learnt from, naming file, column and row.
+    SettingError
+        For a setting outside its limits.
+    OutputError
+        If ``out`` cannot be written or has a run in it.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> iris = load_iris(as_frame=True).frame
+    >>> run = train(iris, target="target", baselines=False, hidden_layer_sizes=(16,))
+    >>> sorted(run.metrics)
+    ['accuracy', 'balanced_accuracy', 'f1', 'log_loss', 'roc_auc']
+    >>> run.model.predict(iris.head(2))
+    array([0, 0])
+    """
+    question = Question(
+        source=source, target=target, sql=sql, task=task, valid=valid, test=test, weights=weights,
+        class_weight=class_weight, group=group, time=time, roles=dict(roles or {}),
+        drop=list(drop), schema=None if schema is None else str(schema), missing=list(missing),
+        encoding=encoding, baselines=baselines, random_state=random_state, settings=settings,
+    )  # fmt: skip
+    question.check()
+    if out is None:
+        return _train(question, None, callbacks, report)
+    folder = Path(out)
+    if (folder / RECORD).exists():
+        raise OutputError(
+            f"{folder} has a run in it already; choose another folder, or go on with it (--resume)"
+        )
+    made = not folder.exists()
+    storage.make_folder(folder)
+    try:
+        with storage.lock(folder):
+            return _train(question, _Keeper(folder, question), callbacks, report)
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()  # nothing came of it: leave nothing behind
+
+
+def resume(
+    folder: str | Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    report: Callable[[str], None] | None = None,
+) -> Run:
+    """Go on with a run that was killed or interrupted; it ends in the bytes it would have ended in.
+
+    Raises
+    ------
+    ModelFileError
+        If the folder has no run.
+    DataError
+        If the data have changed since, or were in memory and are gone.
+    """
+    folder = Path(folder)
+    record = load_record(folder)
+    if record["status"] == "done":
+        if report:
+            report(f"{folder} is complete: epoch {record['best_epoch']} was kept")
+        return Run.load(folder)
+    question = Question(**record["question"])
+    for name in ("source", "valid", "test"):
+        if isinstance(getattr(question, name), dict):
+            raise DataError(f"the run's {name} rows were in memory; only files can be resumed")
+    if question.source == "-":
+        raise DataError("the run was read from standard input, which is gone; train again from a file")
+    with storage.lock(folder):
+        return _train(question, _Keeper(folder, question, record), callbacks, report)
+
+
+def load_record(folder: str | Path) -> dict[str, Any]:
+    """``run.json`` of a run folder as plain values."""
+    path = Path(folder) / RECORD
+    if not Path(folder).exists():
+        raise ModelFileError(f"there is no run folder {folder}")
+    if not path.exists():
+        raise ModelFileError(f"{folder} is no run folder: it has no {RECORD}")
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read: {error}") from None
+    if not isinstance(record, dict) or "status" not in record:
+        raise ModelFileError(f"{path} is no record of a run")
+    return record
+
+
+def read_events(folder: str | Path) -> list[dict[str, Any]]:
+    """The events of a run so far; a last line cut short by a kill is left out."""
+    path = Path(folder) / EVENTS
+    events = []
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise ModelFileError(f"{path} line {number} is no JSON") from None
+    return events
+
+
+# ---------------------------------------------------------------- the training itself
+
+
+def _train(
+    question: Question,
+    keeper: _Keeper | None,
+    callbacks: Sequence[Callback],
+    report: Callable[[str], None] | None,
+) -> Run:
+    """Read, split, learn, measure, keep."""
+    recipe = question.check()
+    laps = _Laps()
+    notices: list[str] = []
+
+    def notice(text: str) -> None:
+        notices.append(text)
+        if report:
+            report(text)
+
+    table, schema = read(question)
+    prepared = prepare(question, table, schema, notice)
+    fingerprint = table.fingerprint()
+    del table
+    laps.end("read")
+    if keeper:
+        keeper.begin(prepared, fingerprint)
+    from layerwise.learn import learn  # imports torch: only once there is something to train
+
+    laps.end("start torch")
+    learnt = learn(
+        prepared.train, prepared.valid, prepared.schema, prepared.target, recipe,
+        seed=question.random_state, class_weight=question.class_weight,
+        callbacks=[*callbacks, *([keeper.epoch] if keeper else [])],
+        checkpoint=keeper.checkpoint() if keeper else None,
+    )  # fmt: skip
+    laps.end("train")
+    outcome = {
+        "status": "interrupted" if learnt.history.stopped == "interrupted" else "done",
+        "target": prepared.target.name,
+        "task": prepared.target.task,
+        "task_reason": prepared.task_reason,
+        "data": {"fingerprint": fingerprint, "split": prepared.split, "rows": prepared.sizes},
+        "epochs": len(learnt.history),
+        "best_epoch": learnt.history.best_epoch,
+        "stopped": learnt.history.stopped,
+        **_measure(question, prepared, learnt.model),
+        "notices": notices,
+        "recipe": recipe.to_json(),
+    }
+    laps.end("evaluate")
+    kept = ("data", "measured_on", "metrics", "baselines")
+    model = learnt.model.with_info(
+        {"random_state": question.random_state, **{name: outcome[name] for name in kept}}
+    )
+    if keeper:
+        model_file.save(model, keeper.folder / model_file.NAME)
+        laps.end("save")
+        outcome = keeper.end({**outcome, "seconds": laps.seconds})
+    return Run(
+        model, learnt.history, outcome["metrics"], outcome["baselines"],
+        {"seconds": laps.seconds, **outcome}, keeper.folder if keeper else None,
+    )  # fmt: skip
+
+
+def _measure(question: Question, prepared: Prepared, model: Model) -> dict[str, Any]:
+    """The network's metrics, and the baselines', on the rows that are furthest from training."""
+    from layerwise import baselines, metrics
+    from layerwise.learn import class_weights, effective_weight
+
+    part, where = prepared.train, "training"
+    if prepared.test:
+        part, where = prepared.test, "test"
+    elif prepared.valid:
+        part, where = prepared.valid, "validation"
+    target = prepared.target
+    measured = metrics.evaluate(target, part.y, model.outputs(part.table), part.weight)
+    beside = {}
+    if question.baselines:
+        train = prepared.train
+        beside = baselines.compare(
+            model.encoder, target,
+            baselines.Part(model.encode(train.table), train.y, train.weight),
+            baselines.Part(model.encode(part.table), part.y, part.weight),
+            question.random_state,
+            effective_weight(train, target, class_weights(question.class_weight, target, train)),
+        )  # fmt: skip
+    return {"measured_on": where, "metrics": measured, "baselines": beside}
+
+
+class _Laps:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = clock.monotonic()
+
+    def end(self, stage: str) -> None:
+        now = clock.monotonic()
+        self.seconds[stage] = round(now - self._last, 3)
+        self._last = now
+
+
+class _Keeper:
+    """Writes the run folder while a training goes on."""
+
+    def __init__(
+        self, folder: Path, question: Question, resumed: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder = folder
+        self._resumed = resumed
+        self._record: dict[str, Any] = {
+            "layerwise": __version__,
+            "python": platform.python_version(),
+            "command": list(sys.orig_argv),
+            "started": _now(),
+            "status": "running",
+            "question": question.to_json(),
+        }
+
+    def begin(self, prepared: Prepared, fingerprint: str) -> None:
+        """The data are read: record what will be learnt from what."""
+        if self._resumed is not None:
+            if self._resumed["data"]["fingerprint"] != fingerprint:
+                raise DataError(
+                    f"the data have changed since the run in {self.folder} began, and going on "
+                    "would mix two tables; train anew"
+                )
+            self._record |= {"started": self._resumed["started"], "resumed": _now()}
+            self._cut_events()
+        else:
+            storage.write_whole(self.folder / SCHEMA, prepared.schema.to_toml())
+            storage.write_whole(self.folder / EVENTS, "")
+        self._record["data"] = {
+            "fingerprint": fingerprint, "split": prepared.split, "rows": prepared.sizes
+        }  # fmt: skip
+        self._write()
+        self._event({"event": "start", "at": _now(), "target": prepared.target.name,
+                     "task": prepared.target.task, "rows": prepared.sizes})  # fmt: skip
+
+    def checkpoint(self) -> Any:
+        """Where the training's state is saved and continued from."""
+        from layerwise.training.checkpoint import Checkpoint
+
+        return Checkpoint(self.folder / CHECKPOINT)
+
+    def epoch(self, event: EpochEnd) -> None:
+        """A callback: append the epoch's row."""
+        self._event({"event": "epoch", "row": event.row, "best_epoch": event.best_epoch})
+
+    def end(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """The model is saved: record what came out."""
+        self._record |= {**outcome, "finished": _now()}
+        self._event({"event": "end", "at": _now(), "stopped": outcome["stopped"],
+                     "best_epoch": outcome["best_epoch"]})  # fmt: skip
+        self._write()
+        return self._record
+
+    def _cut_events(self) -> None:
+        """Forget the epochs after the last checkpoint: they will come again."""
+        path = self.folder / CHECKPOINT
+        reached = 0
+        if path.exists():
+            reached = storage.unpack(path, "checkpoint")[1]["checkpoint"]["epoch"]
+        events = [
+            event for event in read_events(self.folder)
+            if event["event"] == "start"
+            or (event["event"] == "epoch" and event["row"]["epoch"] <= reached)
+        ]  # fmt: skip
+        lines = "".join(json.dumps(event) + "\n" for event in events)
+        storage.write_whole(self.folder / EVENTS, lines)
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        try:
+            with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.folder / EVENTS} cannot be written: {error.strerror}") from None
+
+    def _write(self) -> None:
+        text = json.dumps(self._record, indent=1, ensure_ascii=False, default=str)
+        storage.write_whole(self.folder / RECORD, text + "\n")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+

@@ -1,0 +1,111 @@
+"""All that a training is at the end of an epoch, so that a killed run goes on to the same bytes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerwise import storage
+
+EVERY_S = 1.0  # epochs of small networks take milliseconds; flushing the disk takes longer
+
+
+@dataclass
+class State:
+    """The values that change while training, apart from the network and the optimizer."""
+
+    epoch: int = 0
+    step: int = 0
+    best_value: float = float("inf")
+    best_epoch: int = 0
+    elapsed_s: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Checkpoint:
+    """Writes the state of a training to one file after an epoch, at most once a second."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._written = -float("inf")
+
+    def save(
+        self,
+        state: State,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generators: dict[str, torch.Generator],
+    ) -> None:
+        """Write the state if the last one is old enough."""
+        if time.monotonic() - self._written < EVERY_S:
+            return
+        arrays: dict[str, np.ndarray] = {}
+        plain = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "best_value": state.best_value,
+            "best_epoch": state.best_epoch,
+            "elapsed_s": state.elapsed_s,
+            "rows": state.rows,
+            "network": _plain(network.state_dict(), "network", arrays),
+            "best": _plain(state.best, "best", arrays),
+            "optimizer": _plain(optimizer.state_dict(), "optimizer", arrays),
+            "generators": _plain(
+                {name: one.get_state() for name, one in generators.items()}, "generators", arrays
+            ),
+        }
+        storage.write_whole(self.path, storage.pack(arrays, {"checkpoint": plain}))
+        self._written = time.monotonic()
+
+    def load(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generators: dict[str, torch.Generator],
+    ) -> State:
+        """Put network, optimizer and generators back, and return the rest; fresh if no file is."""
+        if not self.path.exists():
+            return State()
+        arrays, header = storage.unpack(self.path, "checkpoint")
+        plain = header["checkpoint"]
+        network.load_state_dict(_tensors(plain["network"], arrays))
+        optimizer.load_state_dict(_tensors(plain["optimizer"], arrays))
+        for name, state in _tensors(plain["generators"], arrays).items():
+            generators[name].set_state(state)
+        keys = ("epoch", "step", "best_value", "best_epoch", "elapsed_s", "rows")
+        best = _tensors(plain["best"], arrays)
+        return State(best=best, **{key: plain[key] for key in keys})
+
+    def remove(self) -> None:
+        """The training is complete: there is nothing to go on with."""
+        self.path.unlink(missing_ok=True)
+
+
+def _plain(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Nested dicts and lists with tensors put aside under their path."""
+    if isinstance(value, Tensor):
+        arrays[name] = value.detach().cpu().numpy()
+        return {"array": name}
+    if isinstance(value, dict):
+        return {"items": [[k, _plain(v, f"{name}.{k}", arrays)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_plain(v, f"{name}.{i}", arrays) for i, v in enumerate(value)]}
+    return {"value": value}
+
+
+def _tensors(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    """What `_plain` was given."""
+    if "array" in plain:
+        return torch.tensor(arrays[plain["array"]])
+    if "items" in plain:
+        return {key: _tensors(value, arrays) for key, value in plain["items"]}
+    if "list" in plain:
+        return [_tensors(value, arrays) for value in plain["list"]]
+    return plain["value"]

@@ -1,0 +1,45 @@
+"""What happened: one row for each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+
+@dataclass
+class History:
+    """The rows of a training, indexable by epoch, by name, or by both.
+
+    Examples
+    --------
+    >>> history = History([{"epoch": 1, "train_loss": 0.7}, {"epoch": 2, "train_loss": 0.5}])
+    >>> history[-1]["train_loss"], history["train_loss"], history[0, "epoch"]
+    (0.5, [0.7, 0.5], 1)
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: str) -> list[Any]: ...
+    @overload
+    def __getitem__(self, key: tuple[int, str]) -> Any: ...
+    def __getitem__(self, key: int | str | tuple[int, str]) -> Any:
+        if isinstance(key, tuple):
+            return self.rows[key[0]][key[1]]
+        return self.rows[key] if isinstance(key, int) else [row[key] for row in self.rows]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The row of the epoch whose weights were kept."""
+        return self.rows[self.best_epoch - 1]

@@ -1,0 +1,205 @@
+"""Every setting of a training with its default, limits and one line of help: one table.
+
+The command line's flags, the estimators' checks, the model file and the run folder are derived
+from it. No torch is imported here, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any
+
+from layerwise.errors import SettingError, did_you_mean
+from layerwise.network.plan import ACTIVATIONS, NORMS
+
+SCHEDULES = ("constant", "cosine", "linear", "exponential", "step", "one_cycle")
+LOSS_NAMES = ("auto", "mse", "l1", "huber", "bce", "cross_entropy")
+
+
+def _setting(default: Any, help: str, **limits: Any) -> Any:
+    metadata = {"help": help, **limits}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one training.
+
+    Limits are in the fields' metadata: ``low`` and ``high`` (``open`` names the sides that are not
+    included), ``choices``, ``words`` allowed beside numbers, ``optional`` for None.
+
+    Examples
+    --------
+    >>> Recipe(hidden_layer_sizes=(64, 32), dropout=0.1).hidden_layer_sizes
+    (64, 32)
+    >>> Recipe(dropout=2)
+    Traceback (most recent call last):
+        ...
+    layerwise.errors.SettingError: dropout has to be at least 0 and below 1; got 2
+    """
+
+    hidden_layer_sizes: tuple[int, ...] = _setting(
+        (128, 128), "Units of each hidden layer, e.g. 128,64; 0 for a linear model.", low=1, flag="hidden"
+    )
+    activation: str = _setting("relu", "Function after each hidden layer.", choices=tuple(ACTIVATIONS))
+    dropout: float = _setting(
+        0.0, "Share of hidden values set to zero while training.", low=0, high=1, open="high"
+    )
+    norm: str | None = _setting(
+        None, "Normalisation after each hidden layer.", choices=tuple(NORMS), optional=True
+    )
+    loss: str = _setting("auto", "What is minimised; auto follows the task.", choices=LOSS_NAMES)
+    optimizer: str = _setting("adamw", "adamw, adam, sgd, rmsprop or any class of torch.optim.")
+    optimizer_options: dict[str, Any] = _setting(
+        {}, "More arguments of the optimizer, e.g. nesterov=true.", flag="optimizer-option"
+    )
+    lr: float = _setting(1e-3, "Learning rate.", low=0, open="low")
+    momentum: float = _setting(
+        0.9, "Momentum of sgd and rmsprop.", low=0, high=1, open="high"
+    )
+    weight_decay: float = _setting(
+        1e-4, "Weight decay; biases and norms are left alone.", low=0
+    )
+    schedule: str = _setting("constant", "How the rate goes on.", choices=SCHEDULES)
+    warmup: float = _setting(
+        0.0, "Share of all steps in which the rate climbs to its value.", low=0, high=1, open="high"
+    )
+    clip_norm: float | None = _setting(
+        None, "Limit of the gradients' norm.", low=0, open="low", optional=True
+    )
+    clip_value: float | None = _setting(
+        None, "Limit of each gradient's entry.", low=0, open="low", optional=True
+    )
+    batch_size: int | str = _setting(
+        "auto", "Rows of a step; auto takes 32 to 256 by the number of rows.", low=1, words=("auto",)
+    )
+    epochs: int = _setting(200, "Passes over the training rows, at most.", low=1)
+    patience: int | None = _setting(
+        20, "Stop after so many epochs without gain on the validation rows; 0 never stops early.",
+        low=0, optional=True,
+    )
+    min_delta: float = _setting(0.0, "What counts as a gain of the monitored value.", low=0)
+    monitor: str = _setting(
+        "loss", "What decides on the best epoch: loss, or a metric of the task."
+    )
+    time_limit: float | None = _setting(
+        None, "Seconds after which training ends and keeps the best.", low=0, open="low", optional=True
+    )
+    dtype: str = _setting(
+        "auto", "Precision; auto takes float64 for small tables, else float32.",
+        choices=("auto", "float32", "float64"),
+    )
+    device: str = _setting("cpu", "cpu, cuda, or auto for the fastest there is.")
+    threads: int = _setting(
+        1, "CPU threads of torch; with 1 the result is the same to the byte everywhere.", low=1
+    )
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = check(entry.name, getattr(self, entry.name))
+            object.__setattr__(self, entry.name, value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return {**asdict(self), "hidden_layer_sizes": list(self.hidden_layer_sizes)}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Recipe:
+        """The recipe back from `to_json`, or from settings that a user gave by name."""
+        for name in state:
+            if name not in SETTINGS:
+                raise SettingError(f"unknown setting {name!r}. {did_you_mean(name, SETTINGS)}")
+        return cls(**state)
+
+
+SETTINGS: dict[str, Field[Any]] = {entry.name: entry for entry in fields(Recipe)}
+
+
+def check(name: str, value: Any) -> Any:
+    """The value of one setting if it is within its limits, in its proper type.
+
+    Raises
+    ------
+    SettingError
+        Naming the setting, what was found and what is expected.
+    """
+    limits = SETTINGS[name].metadata
+    if value is None and limits.get("optional"):
+        return None
+    if name == "hidden_layer_sizes":
+        return _sizes(name, value)
+    if name == "optimizer_options":
+        if not isinstance(value, Mapping):
+            raise SettingError(f"{name} has to be a dict of names and values; got {value!r}")
+        return dict(value)
+    if "choices" in limits:
+        if value not in limits["choices"]:
+            known = did_you_mean(str(value), limits["choices"])
+            raise SettingError(f"unknown {name} {value!r}. {known}")
+        return value
+    if isinstance(value, str):
+        if "low" not in limits or value in limits.get("words", ()):
+            return value
+        raise SettingError(f"{name} has to be a number{_range(limits)}; got {value!r}")
+    if "low" not in limits:
+        raise SettingError(f"{name} has to be a name; got {value!r}")
+    return _number(name, value, limits)
+
+
+def _number(name: str, value: Any, limits: Mapping[str, Any]) -> int | float:
+    whole = "int" in str(SETTINGS[name].type)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or math.isnan(number) or (whole and number != int(number)):
+        what = "a whole number" if whole else "a number"
+        raise SettingError(f"{name} has to be {what}{_range(limits)}; got {value!r}")
+    low, high, side = limits["low"], limits.get("high", math.inf), limits.get("open", "")
+    below = number <= low if side == "low" else number < low
+    above = number >= high if side == "high" else number > high
+    if below or above or math.isinf(number):
+        raise SettingError(f"{name} has to be{_range(limits)}; got {value!r}")
+    return int(number) if whole else number
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    low = "above" if limits.get("open") == "low" else "at least"
+    words = f" {low} {limits['low']}"
+    if "high" in limits:
+        words += f" and {'below' if limits.get('open') == 'high' else 'at most'} {limits['high']}"
+    return words + "".join(f", or {word!r}" for word in limits.get("words", ()))
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Units of each hidden layer, from a number, a list of them or text such as ``"128, 64"``."""
+    if isinstance(value, str):
+        value = [part for part in value.replace(";", ",").split(",") if part.strip()]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        value = [value]
+    try:
+        sizes = [float(one) for one in value]
+        whole = [int(one) for one in sizes]
+    except (TypeError, ValueError, OverflowError):
+        whole, sizes = [0], [0.5]
+    if whole == [0] and sizes == [0]:
+        return ()
+    if whole != sizes or any(one < 1 for one in whole):
+        raise SettingError(
+            f"{name} has to be whole numbers of at least 1, e.g. 128,64 (0 for a linear model); "
+            f"got {value!r}"
+        )
+    return tuple(whole)
+
+
+def batch_size(recipe: Recipe, n_rows: int, small: bool) -> int:
+    """Rows of a step: as set, or all rows of a small table, or 32 to 256 by the number of rows."""
+    if not isinstance(recipe.batch_size, str):
+        return min(recipe.batch_size, max(n_rows, 1))
+    if small:
+        return max(n_rows, 1)
+    return 32 if n_rows < 2000 else 64 if n_rows < 5000 else 128 if n_rows < 20000 else 256
