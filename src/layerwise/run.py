@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise import storage
 from layerwise._version import __version__
-from layerwise.errors import DataError, ModelFileError, OutputError
+from layerwise.errors import DataError, LayerwiseError, ModelFileError, OutputError
 from layerwise.model import file as model_file
 from layerwise.model.model import Model
 from layerwise.prepare import Prepared, Question, prepare, read
@@ -258,12 +258,17 @@ def _train(
     from layerwise.learn import learn  # imports torch: only once there is something to train
 
     laps.end("start torch")
-    learnt = learn(
-        prepared.train, prepared.valid, prepared.schema, prepared.target, recipe,
-        seed=question.random_state, class_weight=question.class_weight,
-        callbacks=[*callbacks, *([keeper.epoch] if keeper else [])],
-        checkpoint=keeper.checkpoint() if keeper else None,
-    )  # fmt: skip
+    try:
+        learnt = learn(
+            prepared.train, prepared.valid, prepared.schema, prepared.target, recipe,
+            seed=question.random_state, class_weight=question.class_weight,
+            callbacks=[*callbacks, *([keeper.epoch] if keeper else [])],
+            checkpoint=keeper.checkpoint() if keeper else None,
+        )  # fmt: skip
+    except LayerwiseError as error:
+        if keeper:
+            keeper.fail(error)
+        raise
     laps.end("train")
     outcome = {
         "status": "interrupted" if learnt.history.stopped == "interrupted" else "done",
@@ -385,6 +390,12 @@ class _Keeper:
                      "best_epoch": outcome["best_epoch"]})  # fmt: skip
         self._write()
         return self._record
+
+    def fail(self, error: LayerwiseError) -> None:
+        """The training raised: record why."""
+        self._record |= {"status": "failed", "error": str(error), "finished": _now()}
+        self._event({"event": "failed", "at": _now(), "error": str(error)})
+        self._write()
 
     def _cut_events(self) -> None:
         """Forget the epochs after the last checkpoint: they will come again."""

@@ -147,7 +147,7 @@ def lock(folder: str | Path) -> Iterator[None]:
 def pack(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     """Arrays and plain values as the bytes of one file; the same input gives the same bytes."""
     text = json.dumps(
-        {**header, "checksum": _ZEROS}, sort_keys=True, separators=(",", ":"), ensure_ascii=True
+        {**header, "checksum": _ZEROS}, separators=(",", ":"), ensure_ascii=True
     )
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     # ascontiguousarray makes a scalar one-dimensional

@@ -1,0 +1,286 @@
+"""What the commands print: runs, models, schemas and comparisons as text for 80 columns."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerwise.network.summary import count_parameters, summarise
+
+if TYPE_CHECKING:
+    from layerwise.data.schema import Schema
+    from layerwise.data.table import Table
+    from layerwise.model.model import Model
+    from layerwise.run import Run
+
+# The metric that decides which of several is better: proper scores, not thresholds.
+DECIDING = {"regression": "rmse", "binary": "log_loss", "multiclass": "log_loss"}
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Aligned columns, the first ``left`` to the left; long cells wrap at the terminal's width."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_escape(cell) for cell in row))
+    file = io.StringIO()
+    width = max(shutil.get_terminal_size((80, 24)).columns, 40)
+    Console(file=file, width=width, no_color=True, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def number(value: float) -> str:
+    """A figure with four digits that matter."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) >= 1:
+        return f"{value:#.4g}"
+    return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+# ---------------------------------------------------------------- train
+
+
+def show_training(run: Run) -> str:
+    """The network beside its baselines, which epoch was kept, and where it all is."""
+    record, model = run.record, run.model
+    rows = record["data"]["rows"]
+    target = model.target
+    classes = "" if target.is_regression else f", {len(target.classes)} classes"
+    parts = [f"{rows['train']:,} rows trained", f"{rows['valid']:,} validated", f"{rows['test']:,} tested"]
+    lines = [
+        f"{target.name}: {target.task}{classes} ({record['task_reason']})",
+        f"{', '.join(parts)} (split {record['data']['split']})",
+        "",
+        metric_table({"network": run.metrics, **run.baselines}),
+        "",
+    ]
+    verdict = _verdict(target.task, run.metrics, run.baselines)
+    if verdict:
+        lines.append(verdict)
+    why = {"patience": "no gain since", "epochs": "all epochs done", "time limit": "time limit reached"}
+    stopped = record["stopped"].split(":")[0]
+    lines.append(
+        f"epoch {record['best_epoch']} of {record['epochs']} kept ({why.get(stopped, stopped)}); "
+        f"{count_parameters(model.plan):,} parameters"
+    )
+    if run.folder:
+        lines += ["", f"saved in {run.folder}; next:", f"  layerwise inspect {run.folder}",
+                  f"  layerwise predict {run.folder} NEW.csv -o answers.csv"]  # fmt: skip
+    return "\n".join(lines)
+
+
+def metric_table(by_name: Mapping[str, Mapping[str, float]]) -> str:
+    """One row for each model, one column for each metric."""
+    metrics = list(dict.fromkeys(name for found in by_name.values() for name in found))
+    rows = [
+        [name, *(number(found[m]) if m in found else "" for m in metrics)]
+        for name, found in by_name.items()
+    ]
+    return grid(["", *(m.replace("_", " ") for m in metrics)], rows)
+
+
+def _verdict(
+    task: str, network: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+) -> str:
+    """A sentence when a baseline is better than the network."""
+    metric = DECIDING.get(task, "log_loss")
+    if not baselines or metric not in network:
+        return ""
+    best = min(baselines, key=lambda name: baselines[name].get(metric, float("inf")))
+    if baselines[best].get(metric, float("inf")) < network[metric]:
+        return (
+            f"the {best} baseline does better here: {metric.replace('_', ' ')} "
+            f"{number(baselines[best][metric])} against {number(network[metric])}"
+        )
+    return ""
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def evaluation(model: Model, source: Any, encoding: str, notice: Callable[[str], None]) -> dict[str, Any]:
+    """Metrics of a model on a table with answers, as plain values."""
+    from layerwise import metrics
+    from layerwise.data.files import read_table
+    from layerwise.prepare import labelled
+
+    target = model.target
+    kinds = model.schema.kinds()
+    if not target.is_regression:
+        kinds[target.name] = {"b": "boolean", "i": "number", "f": "number"}.get(
+            target.classes.dtype.kind, "text"
+        )  # type: ignore[assignment]
+    else:
+        kinds[target.name] = "number"
+    table = read_table(source, kinds=kinds, missing=model.schema.missing, encoding=encoding)
+    part = labelled(table, model.schema, target, notice)
+    for said in model.encoder.notices(part.table):
+        notice(said)
+    outputs = model.outputs(part.table)
+    result: dict[str, Any] = {
+        "task": target.task,
+        "target": target.name,
+        "rows": len(part),
+        "weighted": part.weight is not None,
+        "metrics": metrics.evaluate(target, part.y, outputs, part.weight),
+    }
+    if not target.is_regression:
+        matrix = metrics.confusion(target, part.y, target.decode(outputs), part.weight)
+        result["classes"] = target.classes.tolist()
+        result["confusion"] = matrix.tolist()
+    return result
+
+
+def show_evaluation(result: Mapping[str, Any]) -> str:
+    """Metrics, and for classes the confusion matrix."""
+    weighted = ", weighted" if result["weighted"] else ""
+    lines = [f"{result['target']}: {result['task']}, {result['rows']:,} rows{weighted}", ""]
+    lines += [grid(["", "value"], [[k.replace("_", " "), number(v)] for k, v in result["metrics"].items()])]
+    if len(result.get("classes", [])) > 12:
+        lines += ["", f"{len(result['classes'])} classes: the confusion matrix is in --json"]
+    elif "confusion" in result:
+        names = [str(label) for label in result["classes"]]
+        rows = [
+            [name, *(f"{n:,.0f}" if float(n).is_integer() else f"{n:,.1f}" for n in row)]
+            for name, row in zip(names, result["confusion"])
+        ]
+        lines += ["", grid(["truth \\ answer", *names], rows)]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- inspect
+
+
+def description(model: Model) -> dict[str, Any]:
+    """All there is to say about a model, as plain values."""
+    return {
+        "target": model.target.to_json(),
+        "layers": [vars(row) for row in summarise(model.plan)],
+        "parameters": count_parameters(model.plan),
+        "members": len(model.members),
+        "columns": model.schema.to_json()["columns"],
+        "features": model.encoder.feature_names,
+        "recipe": model.recipe,
+        **model.info,
+    }
+
+
+def show_description(model: Model) -> str:
+    """Task, layers, columns, metrics, and which epoch was kept."""
+    target, info = model.target, model.info
+    what = f"{target.name}: {target.task}"
+    if not target.is_regression:
+        labels = [str(label) for label in target.classes.tolist()]
+        what += f" ({', '.join(labels[:8])}{' …' if len(labels) > 8 else ''})"
+    layers = [
+        [row.name, row.layer, f"({row.output[0]}, {row.output[1]})", f"{row.parameters:,}",
+         f"{100 * row.share:.1f} %"]
+        for row in summarise(model.plan)
+    ]  # fmt: skip
+    total = count_parameters(model.plan)
+    lines = [what, "", grid(["", "layer", "output", "parameters", "share"], layers, left=2), ""]
+    trained = info.get("data", {}).get("rows", info.get("rows", {})).get("train", 0)
+    per_row = f", {total / trained:.2g} for each of {trained:,} training rows" if trained else ""
+    lines.append(f"{total:,} parameters{per_row}")
+    left_out = [column for column in model.schema if not column.is_input]
+    rows = [[column.name, column.role, column.reason] for column in model.schema.inputs]
+    rows += [[column.name, column.role, column.reason] for column in left_out]
+    lines += ["", grid(["column", "role", "why"], rows, left=3)]
+    if "metrics" in info:
+        lines += ["", f"on {info['measured_on']} rows:",
+                  metric_table({"network": info["metrics"], **info["baselines"]})]  # fmt: skip
+    lines += ["", f"epoch {info['best_epoch']} was kept"]
+    changed = ["hidden_layer_sizes", "activation", "optimizer", "lr", "batch_size"]
+    settings = ", ".join(f"{name} {_setting(model.recipe[name])}" for name in changed if name in model.recipe)
+    lines += [settings, f"layerwise {info['layerwise']}, torch {info['torch']}"]
+    return "\n".join(lines)
+
+
+def _setting(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# ---------------------------------------------------------------- compare
+
+
+def comparison(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What tells runs apart, a dict for each, as plain values."""
+    found = []
+    for path, record in records.items():
+        question = record.get("question", {})
+        settings = dict(question.get("settings", {}))
+        entry = {
+            "run": path,
+            "status": record["status"],
+            "target": record.get("target", question.get("target")),
+            "task": record.get("task", ""),
+            "rows": record.get("data", {}).get("rows", {}).get("train", 0),
+            "best_epoch": record.get("best_epoch"),
+            "epochs": record.get("epochs"),
+            "seconds": round(sum(record.get("seconds", {}).values()), 1),
+            "settings": settings,
+            "metrics": record.get("metrics", {}),
+            "data": record.get("data", {}).get("fingerprint", ""),
+        }
+        found.append(entry)
+    return found
+
+
+def show_comparison(found: Sequence[Mapping[str, Any]]) -> str:
+    """Runs side by side, the best of each target first."""
+    lines = []
+    for target in dict.fromkeys((entry["target"], entry["task"]) for entry in found):
+        runs = [entry for entry in found if (entry["target"], entry["task"]) == target]
+        metric = DECIDING.get(target[1], "log_loss")
+        runs.sort(key=lambda entry: entry["metrics"].get(metric, float("inf")))
+        shown = list(dict.fromkeys(name for entry in runs for name in entry["metrics"]))[:4]
+        if metric not in shown and shown:
+            shown = [metric, *shown[:3]]
+        rows = [
+            [Path(entry["run"]).name, _settings_words(entry["settings"]),
+             f"{entry['best_epoch']}/{entry['epochs']}" if entry["epochs"] else entry["status"],
+             *(number(entry["metrics"][m]) if m in entry["metrics"] else "" for m in shown)]
+            for entry in runs
+        ]  # fmt: skip
+        title = f"{target[0]}: {target[1] or 'not finished'}, best {metric.replace('_', ' ')} first"
+        header = ["run", "settings", "epoch", *(m.replace("_", " ") for m in shown)]
+        lines += [title, "", grid(header, rows, left=2), ""]
+        if len({entry["data"] for entry in runs}) > 1:
+            lines += ["these runs were measured on different data; their figures do not compare", ""]
+    return "\n".join(lines).rstrip()
+
+
+def _settings_words(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={_setting(value)}" for name, value in settings.items()) or "defaults"
+
+
+# ---------------------------------------------------------------- schema
+
+
+def show_schema(table: Table, schema: Schema) -> str:
+    """Each column's role and the reason, and the cells that do not fit."""
+    rows = [[column.name, column.role, column.reason] for column in schema]
+    lines = [f"{table.source}: {table.n_rows:,} rows, {len(table.columns)} columns", "",
+             grid(["column", "role", "why"], rows, left=3)]  # fmt: skip
+    for column in table.columns.values():
+        if column.odd is None:
+            continue
+        cells = ", ".join(f"{cell!r} in row {row + 1}" for row, cell in column.odd.examples)
+        lines += ["", f"{column.name}: nearly all cells are {column.odd.kind}s, "
+                      f"{column.odd.count:,} are not: {cells}"]  # fmt: skip
+    return "\n".join(lines)
