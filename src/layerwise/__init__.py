@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from layerwise.run import Run, resume, train
     from layerwise.training.recipe import Recipe
 
-# Imported on first use: torch and scikit-learn take seconds that `--help` and predictions need not wait.
+# Imported on first use: torch and scikit-learn take seconds that `--help` need not wait.
 _HOMES = {
     "Model": "layerwise.model.model",
     "NetworkClassifier": "layerwise.estimators",

@@ -1,4 +1,4 @@
-"""``layerwise`` and ``python -m layerwise``: run a command, turn errors into words and exit codes."""
+"""``layerwise`` and ``python -m layerwise``: run a command, turn errors into exit codes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _usage(error: Exception) -> int:
-    """Typer's own complaints about flags, in one line; anything else is a defect and shows itself."""
+    """Typer's own complaints about flags, in one line; anything else is a defect to be seen."""
     show = getattr(error, "format_message", None)
     if show is None:
         raise error

@@ -26,7 +26,12 @@ class Part:
 
 
 def compare(
-    encoder: Encoder, target: Target, train: Part, test: Part, seed: int, fit_weight: np.ndarray | None
+    encoder: Encoder,
+    target: Target,
+    train: Part,
+    test: Part,
+    seed: int,
+    fit_weight: np.ndarray | None,
 ) -> dict[str, dict[str, float]]:
     """Fit the baselines on the training rows and measure them on the test rows.
 
@@ -54,7 +59,9 @@ def compare(
                 step = estimator.steps[-1][0]
                 estimator.fit(train.X, y, **{f"{step}__sample_weight": fit_weight})
         if target.is_regression:
-            found[name] = metrics.measure(target, test.y, estimator.predict(test.X), None, test.weight)
+            found[name] = metrics.measure(
+                target, test.y, estimator.predict(test.X), None, test.weight
+            )
         else:
             proba = _all_classes(estimator, test.X, len(target.classes))
             answers = target.classes[proba.argmax(axis=1)]
@@ -76,9 +83,7 @@ def _estimators(encoder: Encoder, target: Target, seed: int) -> dict[str, Any]:
         [("numbers", "passthrough", list(range(n))),
          ("codes", OneHotEncoder(handle_unknown="ignore"), codes)]
     )  # fmt: skip
-    categories = [
-        i for i, levels in zip(codes, encoder.n_codes) if levels < _TREE_LEVELS
-    ] or None
+    categories = [i for i, levels in zip(codes, encoder.n_codes) if levels < _TREE_LEVELS] or None
     if target.is_regression:
         return {
             "constant": make_pipeline(DummyRegressor()),

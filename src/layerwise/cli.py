@@ -27,7 +27,9 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a .layerwise file.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder or a .layerwise file.")
+]
 Encoding = Annotated[str, typer.Option(help="Of text files, e.g. latin-1.")]
 
 
@@ -75,7 +77,10 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         kind: Any = list[str] | None if several else str | None
         parameters.append(
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind, option],
             )
         )
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -85,12 +90,14 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _metavar(name: str) -> str:
     kind = str(SETTINGS[name].type)
-    return "N,N,…" if "tuple" in kind else "N" if "int" in kind else "X" if "float" in kind else "NAME"
+    return (
+        "N,N,…" if "tuple" in kind else "N" if "int" in kind else "X" if "float" in kind else "NAME"
+    )
 
 
 def _parse_settings(said: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, numbers as numbers; the recipe checks them."""
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, value in said.items():
         if value is None or value == []:
             continue
@@ -132,17 +139,27 @@ def _pairs(entries: list[str] | None, flag: str) -> dict[str, Any]:
 def train(
     table: Annotated[
         str | None,
-        typer.Argument(help="CSV, TSV, JSON lines or Parquet, also .gz or a quoted glob; - for stdin."),
+        typer.Argument(
+            help="CSV, TSV, JSON lines or Parquet, also .gz or a quoted glob; - for stdin."
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option("--target", "-t", help="Column to predict.")] = None,
     sql: Annotated[str | None, typer.Option(help="A query over files, instead of TABLE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/TABLE-TIME")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run, to the same bytes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.", show_default="runs/TABLE-TIME")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run, to the same bytes.")
+    ] = None,
     task: Annotated[str, typer.Option(help="auto, classification or regression.")] = "auto",
     valid: Annotated[str, typer.Option(help="Share or file of validation rows.")] = "0.15",
     test: Annotated[str, typer.Option(help="Share or file of test rows.")] = "0.2",
-    group: Annotated[str | None, typer.Option(help="Column whose equal values stay together.")] = None,
-    time: Annotated[str | None, typer.Option(help="Column by which the latest rows are tested.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column whose equal values stay together.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column by which the latest rows are tested.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
     class_weight: Annotated[
         str | None, typer.Option(help="balanced, or CLASS=WEIGHT,CLASS=WEIGHT.")
@@ -151,11 +168,17 @@ def train(
         list[str] | None,
         typer.Option("--as", metavar="COLUMN=ROLE", help="What a column is, e.g. zip=category."),
     ] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Column to ignore; can be repeated.")] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column to ignore; can be repeated.")
+    ] = None,
     schema: Annotated[Path | None, typer.Option(help="Schema file to enforce.")] = None,
-    missing: Annotated[list[str] | None, typer.Option(help="Word that is a gap; can be repeated.")] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="Word that is a gap; can be repeated.")
+    ] = None,
     encoding: Encoding = "utf-8",
-    baselines: Annotated[bool, typer.Option(help="Fit constant, linear model and trees too.")] = True,
+    baselines: Annotated[
+        bool, typer.Option(help="Fit constant, linear model and trees too.")
+    ] = True,
     random_state: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -176,7 +199,9 @@ def train(
     try:
         if resume is not None:
             if table or sql:
-                raise SettingError("--resume goes on with the run's own table; leave TABLE and --sql out")
+                raise SettingError(
+                    "--resume goes on with the run's own table; leave TABLE and --sql out"
+                )
             run = runs.resume(resume, callbacks=callbacks, report=report)
         else:
             run = runs.train(
@@ -208,7 +233,8 @@ def predict(
     run: RunArgument,
     table: Annotated[str, typer.Argument(help="New rows, as for train; - for CSV on stdin.")] = "-",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help=".csv, .tsv, .jsonl or .parquet; else stdout.")
+        Path | None,
+        typer.Option("--out", "-o", help=".csv, .tsv, .jsonl or .parquet; else stdout."),
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", "-p", help="A column for each class's probability.")
@@ -289,12 +315,16 @@ def compare(
 @app.command()
 def schema(
     table: Annotated[str, typer.Argument(help="The table, as for train.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write an editable TOML file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write an editable TOML file.")
+    ] = None,
     target: Annotated[str | None, typer.Option("--target", "-t", help="Column to predict.")] = None,
     role: Annotated[
         list[str] | None, typer.Option("--as", metavar="COLUMN=ROLE", help="What a column is.")
     ] = None,
-    missing: Annotated[list[str] | None, typer.Option(help="Word that is a gap; can be repeated.")] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="Word that is a gap; can be repeated.")
+    ] = None,
     encoding: Encoding = "utf-8",
     as_json: Json = False,
 ) -> None:

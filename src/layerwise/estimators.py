@@ -234,7 +234,9 @@ class _Network(BaseEstimator):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if len(table) != len(y):
-            raise DataError(f"X has {len(table)} rows and y has {len(y)}; inconsistent numbers of samples")
+            raise DataError(
+                f"X has {len(table)} rows and y has {len(y)}; inconsistent numbers of samples"
+            )
         y = self._check_y(y)
         if sample_weight is None:
             return table, y, None
@@ -435,7 +437,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
         classes = np.unique(y)
         if len(classes) < 2:
             raise DataError(
-                f"NetworkClassifier needs at least 2 classes in the data; got 1 class: {classes[0]!r}"
+                f"NetworkClassifier needs at least 2 classes in y; got 1 class: {classes[0]!r}"
             )
         return Target.classification(classes)
 
@@ -521,7 +523,7 @@ def _is_frame(X: Any) -> bool:
 
 
 def _input_schema(table: Table) -> Schema:
-    """Roles of X's columns: whoever passes a column as X means it, so only texts can be left out."""
+    """Roles of X's columns: who passes a column means it, so only texts can be left out."""
     schema = infer_schema(table)
     numeric = {"number": "number", "boolean": "boolean", "datetime": "date", "text": "category"}
     roles = {

@@ -1,4 +1,4 @@
-"""From a table's training rows to a model: encode, build, fit. The way both the estimators and runs go."""
+"""From training rows to a model: encode, build, fit. Estimators and runs both go this way."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def learn(
         raw = outputs.cpu().numpy()
         row = metrics.live(target, valid.y, raw, valid.weight)
         if recipe.monitor not in ("loss", *row):
-            row[recipe.monitor] = metrics.evaluate(target, valid.y, raw, valid.weight)[recipe.monitor]
+            row[recipe.monitor] = metrics.evaluate(target, valid.y, raw, valid.weight)[
+                recipe.monitor
+            ]
         return row
 
     history = fit(
@@ -164,7 +166,9 @@ def loss_name(recipe: Recipe, target: Target) -> str:
         return _LOSS[target.task]
     if recipe.loss not in _LOSSES[target.task]:
         fitting = ", ".join(_LOSSES[target.task])
-        raise SettingError(f"loss {recipe.loss!r} does not fit a {target.task} task; {fitting} does")
+        raise SettingError(
+            f"loss {recipe.loss!r} does not fit a {target.task} task; {fitting} does"
+        )
     return recipe.loss
 
 
@@ -188,7 +192,9 @@ def class_weights(
     weights = np.ones(len(target.classes))
     for label, value in said.items():
         if str(label) not in names:
-            raise SettingError(f"class_weight: no class {label!r}. {did_you_mean(str(label), names)}")
+            raise SettingError(
+                f"class_weight: no class {label!r}. {did_you_mean(str(label), names)}"
+            )
         if not (np.isfinite(value) and value >= 0):
             raise SettingError(f"class_weight of {label!r} has to be at least 0; got {value!r}")
         weights[names[str(label)]] = value
@@ -231,5 +237,7 @@ def torch_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingError(f"device {name!r} cannot be used here: {reason}. Use cpu or auto.") from None
+        raise SettingError(
+            f"device {name!r} cannot be used here: {reason}. Use cpu or auto."
+        ) from None
     return device

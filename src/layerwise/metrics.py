@@ -16,7 +16,7 @@ HIGHER_IS_BETTER = ("r2", "accuracy", "balanced_accuracy", "roc_auc", "f1")
 
 
 def names(target: Target) -> tuple[str, ...]:
-    """The metrics of the target's task; the first is the one that is shown when there is room for one."""
+    """The metrics of the target's task."""
     return REGRESSION if target.is_regression else CLASSIFICATION
 
 
@@ -49,8 +49,13 @@ def evaluate(
         second class, or the macro mean). A metric that these rows cannot give, such as roc_auc of
         rows of one class, is left out.
     """
-    return measure(target, y, target.decode(outputs),
-                   None if target.is_regression else target.probabilities(outputs), weight)
+    return measure(
+        target,
+        y,
+        target.decode(outputs),
+        None if target.is_regression else target.probabilities(outputs),
+        weight,
+    )
 
 
 def measure(
@@ -114,8 +119,10 @@ def _classification(
     return {name: found[name] for name in CLASSIFICATION if np.isfinite(found.get(name, np.nan))}
 
 
-def confusion(target: Target, y: np.ndarray, answers: np.ndarray, w: np.ndarray | None) -> np.ndarray:
-    """Rows are the true classes, columns the answers, in the order of ``target.classes``."""
+def confusion(
+    target: Target, y: np.ndarray, answers: np.ndarray, w: np.ndarray | None
+) -> np.ndarray:
+    """Rows: the true classes; columns: the answers; both in the order of ``target.classes``."""
     from sklearn.metrics import confusion_matrix
 
     labels = range(len(target.classes))

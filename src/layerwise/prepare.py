@@ -226,7 +226,9 @@ def _part(table: Table, schema: Schema, target: str, task: str, notice: Notice) 
     rows = rows_with_target(checked, target)
     if len(rows) < checked.n_rows:
         gaps = checked.n_rows - len(rows)
-        notice(f"{gaps:,} row{'s' * (gaps > 1)} without a target {'are' if gaps > 1 else 'is'} left out")
+        notice(
+            f"{gaps:,} row{'s' * (gaps > 1)} without a target {'are' if gaps > 1 else 'is'} left out"
+        )
     weight = None
     if weight_name:
         weight = _weights(checked.take(rows), weight_name)
@@ -276,7 +278,7 @@ def _own(
 
 
 def _times(table: Table, schema: Schema, name: str) -> np.ndarray:
-    column = table[name] if name in table else None
+    column = table.columns.get(name)
     if column is None or column.kind not in ("number", "datetime"):
         raise DataError(
             f"column {name!r} cannot order the rows: it is {schema[name].role}. A number or a date "
@@ -284,7 +286,9 @@ def _times(table: Table, schema: Schema, name: str) -> np.ndarray:
         )
     if column.missing.any():
         row = int(np.flatnonzero(column.missing)[0])
-        raise DataError(f"{table.where(row)}: {name!r} is a gap, so the rows cannot be ordered by it")
+        raise DataError(
+            f"{table.where(row)}: {name!r} is a gap, so the rows cannot be ordered by it"
+        )
     return column.values
 
 

@@ -1,7 +1,7 @@
 """One training from a table to a model, and the folder that keeps it.
 
-A run folder has ``model.layerwise``, ``history.jsonl`` (one event a line, flushed, so that others can
-follow it), ``run.json`` (what was asked and what came out), ``schema.toml``, and while it trains
+A run folder has ``model.layerwise``, ``history.jsonl`` (one event a line, flushed, so that others
+can follow it), ``run.json`` (what was asked, what came out), ``schema.toml``, and while it trains
 ``checkpoint.layerwise``.
 """
 
@@ -191,7 +191,9 @@ def resume(
         if isinstance(getattr(question, name), dict):
             raise DataError(f"the run's {name} rows were in memory; only files can be resumed")
     if question.source == "-":
-        raise DataError("the run was read from standard input, which is gone; train again from a file")
+        raise DataError(
+            "the run was read from standard input, which is gone; train again from a file"
+        )
     with storage.lock(folder):
         return _train(question, _Keeper(folder, question, record), callbacks, report)
 
@@ -416,7 +418,9 @@ class _Keeper:
             with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")
         except OSError as error:
-            raise OutputError(f"{self.folder / EVENTS} cannot be written: {error.strerror}") from None
+            raise OutputError(
+                f"{self.folder / EVENTS} cannot be written: {error.strerror}"
+            ) from None
 
     def _write(self) -> None:
         text = json.dumps(self._record, indent=1, ensure_ascii=False, default=str)
@@ -425,4 +429,3 @@ class _Keeper:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-

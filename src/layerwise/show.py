@@ -61,7 +61,11 @@ def show_training(run: Run) -> str:
     rows = record["data"]["rows"]
     target = model.target
     classes = "" if target.is_regression else f", {len(target.classes)} classes"
-    parts = [f"{rows['train']:,} rows trained", f"{rows['valid']:,} validated", f"{rows['test']:,} tested"]
+    parts = [
+        f"{rows['train']:,} rows trained",
+        f"{rows['valid']:,} validated",
+        f"{rows['test']:,} tested",
+    ]
     lines = [
         f"{target.name}: {target.task}{classes} ({record['task_reason']})",
         f"{', '.join(parts)} (split {record['data']['split']})",
@@ -72,7 +76,11 @@ def show_training(run: Run) -> str:
     verdict = _verdict(target.task, run.metrics, run.baselines)
     if verdict:
         lines.append(verdict)
-    why = {"patience": "no gain since", "epochs": "all epochs done", "time limit": "time limit reached"}
+    why = {
+        "patience": "no gain since",
+        "epochs": "all epochs done",
+        "time limit": "time limit reached",
+    }
     stopped = record["stopped"].split(":")[0]
     lines.append(
         f"epoch {record['best_epoch']} of {record['epochs']} kept ({why.get(stopped, stopped)}); "
@@ -113,7 +121,9 @@ def _verdict(
 # ---------------------------------------------------------------- evaluate
 
 
-def evaluation(model: Model, source: Any, encoding: str, notice: Callable[[str], None]) -> dict[str, Any]:
+def evaluation(
+    model: Model, source: Any, encoding: str, notice: Callable[[str], None]
+) -> dict[str, Any]:
     """Metrics of a model on a table with answers, as plain values."""
     from layerwise import metrics
     from layerwise.data.files import read_table
@@ -150,7 +160,11 @@ def show_evaluation(result: Mapping[str, Any]) -> str:
     """Metrics, and for classes the confusion matrix."""
     weighted = ", weighted" if result["weighted"] else ""
     lines = [f"{result['target']}: {result['task']}, {result['rows']:,} rows{weighted}", ""]
-    lines += [grid(["", "value"], [[k.replace("_", " "), number(v)] for k, v in result["metrics"].items()])]
+    lines += [
+        grid(
+            ["", "value"], [[k.replace("_", " "), number(v)] for k, v in result["metrics"].items()]
+        )
+    ]
     if len(result.get("classes", [])) > 12:
         lines += ["", f"{len(result['classes'])} classes: the confusion matrix is in --json"]
     elif "confusion" in result:
@@ -206,7 +220,9 @@ def show_description(model: Model) -> str:
                   metric_table({"network": info["metrics"], **info["baselines"]})]  # fmt: skip
     lines += ["", f"epoch {info['best_epoch']} was kept"]
     changed = ["hidden_layer_sizes", "activation", "optimizer", "lr", "batch_size"]
-    settings = ", ".join(f"{name} {_setting(model.recipe[name])}" for name in changed if name in model.recipe)
+    settings = ", ".join(
+        f"{name} {_setting(model.recipe[name])}" for name in changed if name in model.recipe
+    )
     lines += [settings, f"layerwise {info['layerwise']}, torch {info['torch']}"]
     return "\n".join(lines)
 
@@ -261,7 +277,10 @@ def show_comparison(found: Sequence[Mapping[str, Any]]) -> str:
         header = ["run", "settings", "epoch", *(m.replace("_", " ") for m in shown)]
         lines += [title, "", grid(header, rows, left=2), ""]
         if len({entry["data"] for entry in runs}) > 1:
-            lines += ["these runs were measured on different data; their figures do not compare", ""]
+            lines += [
+                "these runs were measured on different data; their figures do not compare",
+                "",
+            ]
     return "\n".join(lines).rstrip()
 
 

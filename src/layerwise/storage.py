@@ -1,8 +1,8 @@
 """How layerwise writes: whole files or none, with a checksum inside, one writer to a folder.
 
-A packed file is an ordinary safetensors file: arrays, and one metadata entry ``layerwise`` with JSON.
-safetensors itself notices few flipped bits, so the JSON carries a SHA-256 of the whole file (taken
-with the checksum's own place filled with zeros).
+A packed file is an ordinary safetensors file: arrays, and one metadata entry ``layerwise`` with
+JSON. safetensors itself notices few flipped bits, so the JSON carries a SHA-256 of the whole file
+(taken with the checksum's own place filled with zeros).
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def lock(folder: str | Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise OutputError(f"another run is at work in {folder}; wait for it, or use --out") from None
+            raise OutputError(
+                f"another run is at work in {folder}; wait for it, or use --out"
+            ) from None
         try:
             yield
         finally:
@@ -146,9 +148,7 @@ def lock(folder: str | Path) -> Iterator[None]:
 
 def pack(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     """Arrays and plain values as the bytes of one file; the same input gives the same bytes."""
-    text = json.dumps(
-        {**header, "checksum": _ZEROS}, separators=(",", ":"), ensure_ascii=True
-    )
+    text = json.dumps({**header, "checksum": _ZEROS}, separators=(",", ":"), ensure_ascii=True)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     # ascontiguousarray makes a scalar one-dimensional
     contiguous = {name: a.reshape(np.shape(arrays[name])) for name, a in contiguous.items()}
@@ -158,7 +158,9 @@ def pack(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     return data[: place.start] + digest + data[place.stop :]
 
 
-def unpack(path: str | Path, what: str = "model file") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def unpack(
+    path: str | Path, what: str = "model file"
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and plain values back from a file; runs no code from it.
 
     Raises

@@ -73,8 +73,9 @@ def robust_scale(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, 
         width = float(high - low)
         if width <= 0 and values.min() < values.max():
             scale = float(np.abs(values).max())
-            width = scale * float(np.sqrt(np.average((values / scale - middle / scale) ** 2,
-                                                     weights=weight)))
+            width = scale * float(
+                np.sqrt(np.average((values / scale - middle / scale) ** 2, weights=weight))
+            )
     return float(middle), width
 
 
@@ -83,13 +84,14 @@ def _scaled(values: np.ndarray, center: float, width: float) -> np.ndarray:
     if width == 0:
         return np.zeros_like(values)
     with np.errstate(over="ignore", invalid="ignore"):
-        return smooth_clip(values / width - center / width if np.isinf(width * 2) else
-                           (values - center) / width)
+        return smooth_clip(
+            values / width - center / width if np.isinf(width * 2) else (values - center) / width
+        )
 
 
 @dataclass(frozen=True)
 class NumberStep:
-    """A number: gaps take the median; scaled by median and interquartile range, smoothly clipped."""
+    """A number: gaps take the median; scaled by median and quartiles, smoothly clipped."""
 
     name: str
     center: float
@@ -109,7 +111,12 @@ class NumberStep:
             return cls(column.name, 0.0, 0.0, False, 0.0, 0.0)
         center, width = robust_scale(values, None if weight is None else weight[~missing])
         return cls(
-            column.name, center, width, bool(missing.any()), float(values.min()), float(values.max())
+            column.name,
+            center,
+            width,
+            bool(missing.any()),
+            float(values.min()),
+            float(values.max()),
         )
 
     @property

@@ -124,7 +124,12 @@ def read_sql(query: str, *, missing: Sequence[str] = MISSING) -> Table:
 
 def _view_of_csv(connection: duckdb.DuckDBPyConnection, path: str, missing: Sequence[str]) -> None:
     """Let the query see a CSV file with the column types of `read_table`."""
-    sql_type = {"number": "DOUBLE", "text": "VARCHAR", "boolean": "BOOLEAN", "datetime": "TIMESTAMP"}
+    sql_type = {
+        "number": "DOUBLE",
+        "text": "VARCHAR",
+        "boolean": "BOOLEAN",
+        "datetime": "TIMESTAMP",
+    }
     table = read_table(path, missing=missing)
     names = list(table.columns)
     fields = ", ".join(f"{_name(n)} {sql_type[table[n].kind]}" for n in names)
@@ -249,7 +254,9 @@ def _refuse_unreadable(path: str) -> None:
     if not file.exists():
         raise DataError(f"{path}: there is no such file (looked in {Path.cwd()})")
     if file.is_dir():
-        raise DataError(f"{path} is a folder; name a file in it, or use a glob such as '{path}/*.csv'")
+        raise DataError(
+            f"{path} is a folder; name a file in it, or use a glob such as '{path}/*.csv'"
+        )
     try:
         with file.open("rb") as opened:
             start = opened.read(1)
@@ -275,7 +282,7 @@ def _read_csv(
     names = heads[0][0]
     for path, (others, _) in zip(paths, heads):
         _refuse_other_columns(paths[0], names, path, others)
-    parts = []
+    parts: list[tuple[str, int]] = []
     for i, (path, (header, delimiter)) in enumerate(zip(paths, heads)):
         fields = "{" + ", ".join(f"{_text(f'f{k}')}: 'VARCHAR'" for k in range(len(header))) + "}"
         chosen = ", ".join(f"f{header.index(name)} AS c{k}" for k, name in enumerate(names))
@@ -313,7 +320,7 @@ def _head(path: str, encoding: str) -> tuple[list[str], str]:
     """The column names and the delimiter, from the first line."""
     opened = gzip.open if path.lower().endswith(".gz") else open
     try:
-        with opened(path, "rb") as file:  # type: ignore[operator]
+        with opened(path, "rb") as file:
             start = file.read(1 << 16)
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
@@ -327,8 +334,10 @@ def _head(path: str, encoding: str) -> tuple[list[str], str]:
         )
     try:
         text = io.TextIOWrapper(
-            io.BytesIO(start), "utf-8-sig" if encoding.lower() == "utf-8" else encoding,
-            errors="replace", newline="",
+            io.BytesIO(start),
+            "utf-8-sig" if encoding.lower() == "utf-8" else encoding,
+            errors="replace",
+            newline="",
         ).read()
     except LookupError:
         raise SettingError(f"unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
@@ -411,7 +420,9 @@ def _csv_column(
     cell = _cell(place, missing)
     all_numbers = 0 < facts["present"] == facts["numbers"]
     if not facts["present"] and kind in (None, "number"):
-        return Column(name, "number", np.full(_scalar(connection, "SELECT count(*) FROM cells"), np.nan))
+        return Column(
+            name, "number", np.full(_scalar(connection, "SELECT count(*) FROM cells"), np.nan)
+        )
     if kind == "number" or kind is None:
         if all_numbers and (kind or not (facts["zeros"] or facts["big"])):
             values = _fetch(connection, f"CAST({cell} AS DOUBLE)")
@@ -473,8 +484,7 @@ def _gaps_as_none(values: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- Parquet, JSON lines, SQL
 
 _JSON_SCAN = (
-    "read_json(?, format='newline_delimited', sample_size=-1, maximum_depth=1, "
-    "union_by_name=true)"
+    "read_json(?, format='newline_delimited', sample_size=-1, maximum_depth=1, union_by_name=true)"
 )
 
 
@@ -487,7 +497,7 @@ def _read_typed(
     missing: Sequence[str],
 ) -> Table:
     """Files that carry types: Parquet's own, or those of the JSON values over all rows."""
-    parts = []
+    parts: list[tuple[str, int]] = []
     relations = []
     names: list[str] = []
     for path in paths:
@@ -555,8 +565,10 @@ def _typed_column(relation: Any, name: str, dtype: str, missing: Sequence[str]) 
     if dtype == "BOOLEAN" or dtype == "DATE" or dtype.startswith("TIMESTAMP"):
         expression = quoted
         if dtype != "BOOLEAN":
-            expression = f"epoch_us({quoted}::TIMESTAMPTZ)" if "ZONE" in dtype else (
-                f"epoch_us({quoted}::TIMESTAMP)"
+            expression = (
+                f"epoch_us({quoted}::TIMESTAMPTZ)"
+                if "ZONE" in dtype
+                else (f"epoch_us({quoted}::TIMESTAMP)")
             )
             micros = _values(relation, expression)
             gaps = np.ma.getmaskarray(micros)
@@ -578,8 +590,11 @@ def _json_column(relation: Any, name: str, missing: Sequence[str]) -> Column:
         raise DataError(f"column {name!r} holds nested JSON; a cell has to be one value")
     text = f"({quoted} ->> '$')"
     if types <= {"UBIGINT", "BIGINT", "DOUBLE", "HUGEINT", "UHUGEINT"}:
-        if not _any(relation, f"regexp_full_match({text}, '-?\\d{{16,}}') "
-                              f"AND abs(try_cast({text} AS DOUBLE)) >= {EXACT}"):
+        if not _any(
+            relation,
+            f"regexp_full_match({text}, '-?\\d{{16,}}') "
+            f"AND abs(try_cast({text} AS DOUBLE)) >= {EXACT}",
+        ):
             values = _values(relation, f"CAST({text} AS DOUBLE)")
             return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
     if types == {"BOOLEAN"}:
@@ -606,7 +621,10 @@ def _stack(tables: list[Table]) -> Table:
             filled = {p.kind for p in pieces if not p.missing.all()}
             kind = filled.pop() if len(filled) == 1 else "text"
             pieces = [
-                p if p.kind == kind else _empty_like(p, kind) if p.missing.all()
+                p
+                if p.kind == kind
+                else _empty_like(p, kind)
+                if p.missing.all()
                 else CONVERT[kind](p)
                 for p in pieces
             ]
@@ -619,8 +637,12 @@ def _stack(tables: list[Table]) -> Table:
 
 
 def _empty_like(column: Column, kind: Kind) -> Column:
-    gap = {"number": np.nan, "text": np.int32(-1), "boolean": np.int8(-1),
-           "datetime": np.datetime64("NaT", "us")}[kind]
+    gap = {
+        "number": np.nan,
+        "text": np.int32(-1),
+        "boolean": np.int8(-1),
+        "datetime": np.datetime64("NaT", "us"),
+    }[kind]
     return Column(column.name, kind, np.full(len(column), gap))
 
 
@@ -652,7 +674,7 @@ def _first_line(error: BaseException) -> str:
 def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> str:
     """DuckDB's complaint about a file, in a sentence with file, line and the next step."""
     text = str(error)
-    found = re.search(r'file = (.+)', text)
+    found = re.search(r"file = (.+)", text)
     path = found.group(1).strip() if found else paths[0] if len(paths) == 1 else "a file"
     line = re.search(r"CSV Error on Line: (\d+)", text)
     place = f"{path} line {line.group(1)}" if line else path
@@ -663,7 +685,7 @@ def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> 
             "Correct the line, or put cells that contain the delimiter in double quotes."
         )
     if "quote" in text.lower():
-        return f"{place}: a double quote is opened and never closed, or text follows a closed one"
+        return f"{place}: a double quote is never closed, or text follows a closed one"
     if "unicode" in text.lower() or "utf-8" in text.lower() or "encod" in text.lower():
         return (
             f"{place}: the text is not {encoding}. Say --encoding latin-1 (or the encoding it has), "

@@ -125,7 +125,7 @@ class Schema:
             f"# What each column is{f', read from {source}' if source else ''}. Change a role and",
             "# train with --schema THIS_FILE. Roles the network sees: number, category, boolean,",
             "# date. Left out: identifier, constant, text, ignore. Special: target, weight,",
-            "# group. Dates other than ISO take a format, e.g. format = \"%d/%m/%Y\".",
+            '# group. Dates other than ISO take a format, e.g. format = "%d/%m/%Y".',
             "",
             f"missing = {json.dumps(list(self.missing), ensure_ascii=False)}",
         ]
@@ -169,7 +169,9 @@ class Schema:
         if not isinstance(missing, list) or not all(isinstance(m, str) for m in missing):
             raise DataError(f"{path}: missing has to be a list of words")
         if not isinstance(columns, dict) or not columns:
-            raise DataError(f"{path} names no columns; write one with: layerwise schema TABLE -o FILE")
+            raise DataError(
+                f"{path} names no columns; write one with: layerwise schema TABLE -o FILE"
+            )
         return cls(tuple(_entry(path, n, e) for n, e in columns.items()), tuple(missing))
 
 

@@ -57,7 +57,9 @@ def split_rows(
     """
     for name, share in (("valid", valid), ("test", test)):
         if not 0 <= share < 1:
-            raise SettingError(f"{name} has to be a share from 0 up to, not including, 1; got {share}")
+            raise SettingError(
+                f"{name} has to be a share from 0 up to, not including, 1; got {share}"
+            )
     if valid + test >= 1:
         raise SettingError(f"valid {valid} and test {test} leave no rows to train on")
     if groups is not None and times is not None:

@@ -85,7 +85,7 @@ class Column:
     def texts(self) -> np.ndarray:
         """Object array of shape (n_rows,): each cell as text, None where it is empty."""
         column = self if self.kind == "text" else to_text(self)
-        return np.append(np.array(column.levels, dtype=object), None)[column.values]
+        return np.array([*column.levels, None], dtype=object)[column.values]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +144,11 @@ class Table:
             digest.update(f"{name}\0{column.kind}\0{len(column)}\0".encode())
             for level in column.levels:
                 digest.update(level.encode("utf-8", "surrogatepass") + b"\0")
-            digest.update(np.ascontiguousarray(column.values + 0 if column.kind == "number"
-                                               else column.values).tobytes())
+            digest.update(
+                np.ascontiguousarray(
+                    column.values + 0 if column.kind == "number" else column.values
+                ).tobytes()
+            )
         return digest.hexdigest()
 
 
@@ -221,7 +224,7 @@ def to_text(column: Column) -> Column:
     else:
         levels = [str(v) for v in values]
     codes = np.where(gaps, -1, codes)
-    cells = np.append(np.array(levels, dtype=object), None)[codes]
+    cells = np.array([*levels, None], dtype=object)[codes]
     return text_column(column.name, cells)
 
 
@@ -375,7 +378,9 @@ def _from_array(data: np.ndarray) -> Table:
         raise DataError(f"an array of shape {data.shape} is no table; expected (n_rows, n_columns)")
     names = data.dtype.names or [f"x{i}" for i in range(data.shape[1])]
     return Table(
-        {name: from_values(name, data[:, i]) for i, name in enumerate(names)}, len(data), "the array"
+        {name: from_values(name, data[:, i]) for i, name in enumerate(names)},
+        len(data),
+        "the array",
     )
 
 
@@ -446,7 +451,9 @@ def _from_objects(name: str, cells: list[Any], missing: Sequence[str]) -> Column
         ]
         return Column(name, "datetime", np.array(moments, dtype="datetime64[us]"))
     if types and all(t.__module__ == "builtins" and t in (dict, list, set) for t in types):
-        raise DataError(f"column {name!r} holds {types.pop().__name__}s; a cell has to be one value")
+        raise DataError(
+            f"column {name!r} holds {types.pop().__name__}s; a cell has to be one value"
+        )
     texts = (None if cell is None else _plain(cell) for cell in cells)
     return refine(drop_missing(text_column(name, texts), missing))
 

@@ -54,9 +54,7 @@ class Target:
         return self.task == "regression"
 
     @classmethod
-    def regression(
-        cls, y: np.ndarray, weight: np.ndarray | None = None, name: str = "y"
-    ) -> Target:
+    def regression(cls, y: np.ndarray, weight: np.ndarray | None = None, name: str = "y") -> Target:
         """Learn mean and standard deviation of y, float array of shape (n_rows,) or (n_rows, k)."""
         columns = y.reshape(len(y), -1).astype(np.float64)
         mean = np.average(columns, axis=0, weights=weight)
@@ -120,7 +118,7 @@ class Target:
         return (outputs > 0).astype(np.int64)
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Outputs as probabilities of shape (n_rows, n_classes), columns in the order of classes."""
+        """Outputs as probabilities of shape (n_rows, n_classes), in the order of classes."""
         if self.task == "regression":
             raise SettingError("a regression has no probabilities")
         logits = outputs.astype(np.float64)
@@ -206,7 +204,8 @@ def infer_task(column: Column, said: str = "auto") -> tuple[str, str]:
     if said == "regression":
         if column.kind == "text":
             raise DataError(
-                f"target {name!r} has texts such as {present.texts()[0]!r}; a regression needs numbers"
+                f"target {name!r} has texts such as {present.texts()[0]!r}; "
+                "a regression needs numbers"
             )
         return "regression", "as you said"
     if said == "auto" and column.kind == "number":

@@ -95,7 +95,7 @@ def train_epoch(
 
         if isinstance(optimizer, torch.optim.LBFGS):
             # the one optimizer that evaluates the loss several times in a step
-            value = float(optimizer.step(evaluate))  # type: ignore[arg-type]
+            value = float(optimizer.step(evaluate))
             _refuse_not_finite(value, step, order[start:stop], batch)
         else:
             result = evaluate()

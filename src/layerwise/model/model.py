@@ -104,7 +104,7 @@ class Model:
         return self.target.decode(self.outputs(self._read_and_warn(data)))
 
     def predict_proba(self, data: Any) -> np.ndarray:
-        """Probabilities of shape (n_rows, n_classes), columns in the order of ``target.classes``."""
+        """Probabilities of shape (n_rows, n_classes), in the order of ``target.classes``."""
         return self.target.probabilities(self.outputs(self._read_and_warn(data)))
 
     def _read_and_warn(self, data: Any) -> Table:

@@ -67,8 +67,9 @@ def from_arrays(plan: Sequence[Layer], arrays: Mapping[str, np.ndarray]) -> nn.S
 
 def to_arrays(network: nn.Module) -> dict[str, np.ndarray]:
     """Copies of all weights and buffers, by their name in the ``state_dict``."""
-    return {name: value.detach().cpu().numpy().copy()
-            for name, value in network.state_dict().items()}
+    return {
+        name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()
+    }
 
 
 def _module(layer: Layer, dtype: torch.dtype) -> nn.Module:
@@ -82,27 +83,27 @@ def _module(layer: Layer, dtype: torch.dtype) -> nn.Module:
         # torch's own constructor would draw from the global generator
         return nn.utils.skip_init(nn.Linear, **arguments, dtype=dtype)
     if kind in ("BatchNorm1d", "LayerNorm"):
-        return getattr(nn, kind)(**arguments, dtype=dtype)  # type: ignore[no-any-return]
-    return getattr(nn, kind)(**arguments)  # type: ignore[no-any-return]
+        return getattr(nn, kind)(**arguments, dtype=dtype)
+    return getattr(nn, kind)(**arguments)
 
 
-def _draw(linear: nn.Module, rule: str, generator: torch.Generator) -> None:
+def _draw(linear: Any, rule: str, generator: torch.Generator) -> None:
     weight, bias = linear.weight, linear.bias
     out_features, in_features = weight.shape
     if rule == "glorot":
         limit = (6 / (in_features + out_features)) ** 0.5
-        drawn = torch.empty(weight.shape, dtype=torch.float64)  # type: ignore[arg-type]
+        drawn = torch.empty(weight.shape, dtype=torch.float64)
         drawn.uniform_(-limit, limit, generator=generator)
     else:
         std = ((2 if rule == "he" else 1) / max(in_features, 1)) ** 0.5
-        drawn = torch.empty(weight.shape, dtype=torch.float64)  # type: ignore[arg-type]
+        drawn = torch.empty(weight.shape, dtype=torch.float64)
         drawn.normal_(0, std, generator=generator)
-    weight.copy_(drawn)  # type: ignore[operator]
-    bias.zero_()  # type: ignore[operator]
+    weight.copy_(drawn)
+    bias.zero_()
 
 
-def _draw_embeddings(layer: nn.Module, generator: torch.Generator) -> None:
-    for table in layer.tables:  # type: ignore[union-attr]
+def _draw_embeddings(layer: Any, generator: torch.Generator) -> None:
+    for table in layer.tables:
         if isinstance(table, nn.Embedding):
             drawn = torch.empty(table.weight.shape, dtype=torch.float64)
             drawn.normal_(0, table.embedding_dim**-0.5, generator=generator)

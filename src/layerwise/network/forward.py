@@ -89,8 +89,7 @@ FUNCTIONS: dict[str, Callable[[np.ndarray, Layer], np.ndarray]] = {
     "ReLU": lambda x, _: np.maximum(x, 0),
     "LeakyReLU": lambda x, layer: np.where(x >= 0, x, layer["negative_slope"] * x),
     "ELU": lambda x, layer: np.where(x > 0, x, layer["alpha"] * np.expm1(np.minimum(x, 0))),
-    "SELU": lambda x, _: _SELU_SCALE
-    * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
+    "SELU": lambda x, _: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
     "GELU": _gelu,
     "SiLU": lambda x, _: x * _sigmoid(x),
     "Mish": lambda x, _: x * np.tanh(_softplus(x)),

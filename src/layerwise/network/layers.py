@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +69,10 @@ class InputLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``print(network)`` shows."""
-        ways = [f"embedding {n}→{w}" if w else f"one-hot {n}"
-                for n, w in zip(self.n_codes, self.embedding)]
+        ways = [
+            f"embedding {n}→{w}" if w else f"one-hot {n}"
+            for n, w in zip(self.n_codes, self.embedding)
+        ]
         return f"numbers={self.n_numbers}, categories=[{', '.join(ways)}]"
 
 
@@ -95,4 +96,4 @@ def set_dropout_generator(network: nn.Module, generator: torch.Generator | None)
     """Let every `Dropout` of the network draw from this generator, or from torch's global one."""
     for module in network.modules():
         if isinstance(module, Dropout):
-            cast(Dropout, module).generator = generator
+            module.generator = generator

@@ -1,7 +1,7 @@
 """The network as a plan: a list of layers in plain values, without torch.
 
-The plan is what is printed, saved in the model file, built as ``nn.Sequential`` (build.py) and run
-in NumPy (forward.py). A layer is a dict of its ``type``, the name torch gives it, and its arguments.
+The plan is what is printed, saved in the model file, built as ``nn.Sequential`` (build.py) and
+run in NumPy (forward.py). A layer is a dict of its ``type``, as torch names it, and its arguments.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def design(
 
 
 def array_shapes(plan: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every array the plan's network has, as its ``state_dict`` names them."""
+    """Name and shape of every array of the plan's network, as its ``state_dict`` names them."""
     shapes: dict[str, tuple[int, ...]] = {}
     for i, layer in enumerate(plan):
         match layer["type"]:

@@ -36,9 +36,9 @@ def summarise(plan: Sequence[Layer]) -> list[LayerRow]:
     """
     counts = [0] * len(plan)
     for name, shape in array_shapes(plan).items():
-        layer, _, array = name.partition(".")
+        place, _, array = name.partition(".")
         if array not in _BUFFERS:
-            counts[int(layer)] += prod(shape)
+            counts[int(place)] += prod(shape)
     total = max(sum(counts), 1)
     width = n_inputs(plan)
     rows = []

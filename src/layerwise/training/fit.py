@@ -223,15 +223,17 @@ def _explain(
         )
     if error.y.is_floating_point() and not torch.isfinite(error.y).all():
         row = int((~torch.isfinite(error.y)).reshape(len(error.y), -1).any(dim=1).nonzero()[0])
-        return f"{where}: the target of row {int(error.rows[row])} of the training rows is not finite."
+        return (
+            f"{where}: the target of row {int(error.rows[row])} of the training rows is not finite."
+        )
     mend = f"Lower the learning rate (lr {recipe.lr:g}) or limit the gradients (clip_norm 1)."
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
             layer, _, kind = name.rpartition(".")
             return f"{where}: the {kind} of layer {_layer(network, layer)} blew up. {mend}"
-    name = _first_not_finite(network, error.X)
-    if name is not None:
-        return f"{where}: the output of layer {_layer(network, name)} is not finite. {mend}"
+    first = _first_not_finite(network, error.X)
+    if first is not None:
+        return f"{where}: the output of layer {_layer(network, first)} is not finite. {mend}"
     return f"{where}: the outputs are finite, their loss is not. {mend}"
 
 

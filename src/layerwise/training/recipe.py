@@ -43,9 +43,14 @@ class Recipe:
     """
 
     hidden_layer_sizes: tuple[int, ...] = _setting(
-        (128, 128), "Units of each hidden layer, e.g. 128,64; 0 for a linear model.", low=1, flag="hidden"
+        (128, 128),
+        "Units of each hidden layer, e.g. 128,64; 0 for a linear model.",
+        low=1,
+        flag="hidden",
     )
-    activation: str = _setting("relu", "Function after each hidden layer.", choices=tuple(ACTIVATIONS))
+    activation: str = _setting(
+        "relu", "Function after each hidden layer.", choices=tuple(ACTIVATIONS)
+    )
     dropout: float = _setting(
         0.0, "Share of hidden values set to zero while training.", low=0, high=1, open="high"
     )
@@ -58,12 +63,8 @@ class Recipe:
         {}, "More arguments of the optimizer, e.g. nesterov=true.", flag="optimizer-option"
     )
     lr: float = _setting(1e-3, "Learning rate.", low=0, open="low")
-    momentum: float = _setting(
-        0.9, "Momentum of sgd and rmsprop.", low=0, high=1, open="high"
-    )
-    weight_decay: float = _setting(
-        1e-4, "Weight decay; biases and norms are left alone.", low=0
-    )
+    momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.", low=0, high=1, open="high")
+    weight_decay: float = _setting(1e-4, "Weight decay; biases and norms are left alone.", low=0)
     schedule: str = _setting("constant", "How the rate goes on.", choices=SCHEDULES)
     warmup: float = _setting(
         0.0, "Share of all steps in which the rate climbs to its value.", low=0, high=1, open="high"
@@ -75,22 +76,32 @@ class Recipe:
         None, "Limit of each gradient's entry.", low=0, open="low", optional=True
     )
     batch_size: int | str = _setting(
-        "auto", "Rows of a step; auto takes 32 to 256 by the number of rows.", low=1, words=("auto",)
+        "auto",
+        "Rows of a step; auto takes 32 to 256 by the number of rows.",
+        low=1,
+        words=("auto",),
     )
     epochs: int = _setting(200, "Passes over the training rows, at most.", low=1)
     patience: int | None = _setting(
-        20, "Stop after so many epochs without gain on the validation rows; 0 never stops early.",
-        low=0, optional=True,
+        20,
+        "Stop after so many epochs without gain on the validation rows; 0 never stops early.",
+        low=0,
+        optional=True,
     )
     min_delta: float = _setting(0.0, "What counts as a gain of the monitored value.", low=0)
     monitor: str = _setting(
         "loss", "What decides on the best epoch: loss, or a metric of the task."
     )
     time_limit: float | None = _setting(
-        None, "Seconds after which training ends and keeps the best.", low=0, open="low", optional=True
+        None,
+        "Seconds after which training ends and keeps the best.",
+        low=0,
+        open="low",
+        optional=True,
     )
     dtype: str = _setting(
-        "auto", "Precision; auto takes float64 for small tables, else float32.",
+        "auto",
+        "Precision; auto takes float64 for small tables, else float32.",
         choices=("auto", "float32", "float64"),
     )
     device: str = _setting("cpu", "cpu, cuda, or auto for the fastest there is.")

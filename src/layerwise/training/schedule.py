@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 
-def rate_at(step: int, n_steps: int, *, lr: float, schedule: str = "constant", warmup: float = 0.0) -> float:
+def rate_at(
+    step: int, n_steps: int, *, lr: float, schedule: str = "constant", warmup: float = 0.0
+) -> float:
     """The learning rate at one step.
 
     Parameters
