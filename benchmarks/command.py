@@ -38,7 +38,9 @@ def write_table(path: Path, n: int) -> int:
     columns = {**numbers, **counts, **texts, "day": day, "y": y}
     with path.open("w") as file:
         file.write(",".join(columns) + "\n")
-        for row in zip(*(c.tolist() if c.dtype.kind != "M" else c.astype(str) for c in columns.values())):
+        for row in zip(
+            *(c.tolist() if c.dtype.kind != "M" else c.astype(str) for c in columns.values())
+        ):
             file.write(",".join(map(str, row)) + "\n")
     return n * (8 * 9 + 8 + 8) + sum(n * column.dtype.itemsize for column in texts.values())
 

@@ -37,7 +37,9 @@ class InOrder(Sampler[int]):
         return len(self.order)
 
 
-def usual_loop(network: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, order: torch.Tensor) -> None:
+def usual_loop(
+    network: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, order: torch.Tensor
+) -> None:
     loader = DataLoader(TensorDataset(rows.X, rows.y), batch_size=32, sampler=InOrder(order))
     criterion = nn.MSELoss()
     network.train()
@@ -67,12 +69,12 @@ def compare(name: str, rows: Rows, order: torch.Tensor, repeat: int) -> None:
     plain = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name]
     options = {"lr": 1e-3, "momentum": 0.9} if name == "sgd" else {"lr": 1e-3}
     their_optimizer = plain(theirs.parameters(), **options)
-    our_optimizer = make_optimizer(ours, Recipe(optimizer=name, lr=1e-3, momentum=0.9, weight_decay=0))
+    our_optimizer = make_optimizer(
+        ours, Recipe(optimizer=name, lr=1e-3, momentum=0.9, weight_decay=0)
+    )
     usual_loop(theirs, their_optimizer, rows, order)
     train_epoch(ours, mse, our_optimizer, rows, order, 32)
-    apart = max(
-        (a - b).abs().max().item() for a, b in zip(theirs.parameters(), ours.parameters())
-    )
+    apart = max((a - b).abs().max().item() for a, b in zip(theirs.parameters(), ours.parameters()))
     assert apart < 2e-3, f"the two loops ended {apart} apart"
     usual, own = [], []
     for _ in range(repeat):
@@ -95,7 +97,11 @@ def main() -> None:
     arguments = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(arguments.rows, 10, generator=generator)
-    y = X[:, :1] * 0.5 + torch.sin(X[:, 1:2]) + 0.1 * torch.randn(arguments.rows, 1, generator=generator)
+    y = (
+        X[:, :1] * 0.5
+        + torch.sin(X[:, 1:2])
+        + 0.1 * torch.randn(arguments.rows, 1, generator=generator)
+    )
     order = torch.randperm(arguments.rows, generator=generator)
     print(f"one epoch, 10-64-64-1, {arguments.rows:,} rows, batches of 32, one thread each:")
     with cpu_threads(1):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Self
 
+import narwhals.stable.v2 as nw
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -253,8 +254,12 @@ class _Network(BaseEstimator):
     def _table(self, X: Any, *, reset: bool) -> Table:
         """X as a table, with scikit-learn's checks of number and names of the columns."""
         if _is_frame(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
             table = table_of(X, missing=MISSING)
+            if nw.dependencies.is_into_dataframe(X):
+                validate_data(self, X, reset=reset, skip_check_array=True)
+            elif reset:  # a dict or an Arrow stream, which scikit-learn does not know
+                self.feature_names_in_ = np.array(table.names, dtype=object)
+                self.n_features_in_ = len(table.names)
             if not table.n_rows:
                 raise DataError("found array with 0 sample(s): X has no rows")
             return replace(table, source="X")
