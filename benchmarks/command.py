@@ -89,9 +89,9 @@ def main() -> None:
         print(f"train, all but the epochs            {median(around):.2f} s  {stages}")
         print(f"predict 1,000 rows from cold         {median(predicts):.2f} s")
         print(
-            f"train, peak memory                   {median(memory) * MB:.0f} MB; importing torch and "
-            f"scikit-learn {median(torches) * MB:.0f} MB; beyond it {extra * MB:.0f} MB, "
-            f"{extra * 1024 / size:.1f} times the table"
+            f"train, peak memory                   {median(memory) * MB:.0f} MB; "
+            f"torch and scikit-learn alone {median(torches) * MB:.0f} MB; "
+            f"beyond it {extra * MB:.0f} MB, {extra * 1024 / size:.1f} times the table"
         )
 
 

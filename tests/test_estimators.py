@@ -183,11 +183,12 @@ def test_class_weight_counts_like_row_weights(rng):
     # booleans are encoded alike whatever the weights, so the two trainings are the very same
     X = rng.random((60, 3)) < 0.5
     y = np.array(["rare"] * 12 + ["often"] * 48)
-    by_class = NetworkClassifier(**FAST, class_weight={"rare": 4}).fit(X, y).predict_proba(X)
+    network = NetworkClassifier(**FAST, lr=0.05)
+    by_class = clone(network).set_params(class_weight={"rare": 4}).fit(X, y).predict_proba(X)
     weight = np.where(y == "rare", 4.0, 1.0)
-    by_row = NetworkClassifier(**FAST).fit(X, y, sample_weight=weight).predict_proba(X)
-    balanced = NetworkClassifier(**FAST, class_weight="balanced").fit(X, y).predict_proba(X)
-    plain = NetworkClassifier(**FAST).fit(X, y).predict_proba(X)
+    by_row = clone(network).fit(X, y, sample_weight=weight).predict_proba(X)
+    balanced = clone(network).set_params(class_weight="balanced").fit(X, y).predict_proba(X)
+    plain = clone(network).fit(X, y).predict_proba(X)
     np.testing.assert_allclose(by_class, by_row, atol=1e-9)
     np.testing.assert_allclose(by_class, balanced, atol=1e-9)
     assert np.abs(by_class - plain).max() > 0.01
