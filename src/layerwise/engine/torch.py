@@ -67,7 +67,7 @@ def train_epoch(
         the batch before it, which batch normalisation could not take alone
     learning_rate : the rate for each step of this epoch, counted from 0; None leaves it
     clip_norm, clip_value : limits of the gradients' norm and of each entry
-    deadline : ``time.monotonic()`` after which no step begins
+    deadline : ``time.monotonic()`` after which no step but the first begins
 
     Raises
     ------
@@ -81,32 +81,31 @@ def train_epoch(
     network.train()
     total, step, n = 0.0, 0, len(order)
     for start, stop in batches(n, batch_size):
-        if time.monotonic() > deadline:
-            return Epoch(total / max(start, 1), step, complete=False)
+        if step and time.monotonic() > deadline:
+            return Epoch(total / start, step, complete=False)
         if learning_rate is not None:
             _set_rate(optimizer, learning_rate(step))
-        batch = X[start:stop], y[start:stop], None if w is None else w[start:stop]
+        Xb, yb, wb = X[start:stop], y[start:stop], None if w is None else w[start:stop]
+        values: list[float] = []  # LBFGS evaluates the loss several times in a step
 
-        def evaluate(batch: tuple[Tensor, Tensor, Tensor | None] = batch) -> Tensor:
+        def evaluate(
+            Xb: Tensor = Xb, yb: Tensor = yb, wb: Tensor | None = wb, values: list[float] = values
+        ) -> float:
             optimizer.zero_grad()
-            value = loss(network(batch[0]), batch[1], batch[2])
+            value = loss(network(Xb), yb, wb)
             value.backward()
-            return value
-
-        if isinstance(optimizer, torch.optim.LBFGS):
-            # the one optimizer that evaluates the loss several times in a step
-            value = float(optimizer.step(evaluate))
-            _refuse_not_finite(value, step, order[start:stop], batch)
-        else:
-            result = evaluate()
-            value = result.item()
-            _refuse_not_finite(value, step, order[start:stop], batch)
+            values.append(value.item())
+            # Only at the step's own weights: a line search may look too far and come back.
+            if len(values) == 1:
+                _refuse_not_finite(values[0], step, order[start:stop], Xb, yb)  # noqa: B023
             if clip_value is not None:
                 nn.utils.clip_grad_value_(parameters, clip_value)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, clip_norm)
-            optimizer.step()
-        total += value * (stop - start)
+            return values[-1]
+
+        optimizer.step(evaluate)
+        total += values[0] * (stop - start)
         step += 1
     return Epoch(total / n, step)
 
@@ -130,11 +129,9 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def _refuse_not_finite(
-    value: float, step: int, rows: Tensor, batch: tuple[Tensor, Tensor, Tensor | None]
-) -> None:
+def _refuse_not_finite(value: float, step: int, rows: Tensor, X: Tensor, y: Tensor) -> None:
     if value - value != 0:  # true for NaN and both infinities
-        raise NotFinite(step, rows, batch[0], batch[1])
+        raise NotFinite(step, rows, X, y)
 
 
 @torch.no_grad()
@@ -147,27 +144,35 @@ def predict(network: nn.Module, X: Tensor, chunk: int = 8192) -> Tensor:
 # ---------------------------------------------------------------- threads
 
 _lock = threading.Lock()
+_here = threading.local()  # torch counts threads for each Python thread
 _inside = 0
-_before = 1
+_outside = 1
 
 
 @contextlib.contextmanager
 def cpu_threads(n: int) -> Iterator[None]:
-    """Let torch use n threads inside, and what it used before when the last user leaves.
+    """Let torch use n threads inside, in this Python thread, and afterwards what it used before.
 
     With one thread a step is the same to the last bit on any number of cores, small networks are
     faster, and no thread pool waits in a forked process.
     """
-    global _inside, _before
+    global _inside, _outside
+    depth = getattr(_here, "depth", 0)
     with _lock:
+        # Asked first in any case: a Python thread takes the count that was set last anywhere when
+        # it is first asked, also if that is after its own count was set.
+        before = torch.get_num_threads()
         if _inside == 0:
-            _before = torch.get_num_threads()
+            _outside = before
+        elif depth == 0:
+            before = _outside  # it was ours that this thread was born with
         _inside += 1
         torch.set_num_threads(n)
+    _here.depth = depth + 1
     try:
         yield
     finally:
+        _here.depth = depth
         with _lock:
             _inside -= 1
-            if _inside == 0:
-                torch.set_num_threads(_before)
+            torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def fit(
     score : metrics from the validation outputs, put into the history; ``recipe.monitor`` may name
         one of them, and then ``higher_is_better`` says which way is better
     callbacks : called with an `EpochEnd` after each epoch; one that returns True ends the training
-    checkpoint : where the state is saved, and continued from if it is there
+    checkpoint : where the state is saved, and continued from if it is there; to remove it is up
+        to the caller, once the outcome is safe
     optimizer : built from the recipe if None
     feature_names : of the columns of X, for messages
 
@@ -88,10 +90,15 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is NaN or infinite in the first epoch; later the best epoch is kept instead.
+        If the loss becomes NaN or infinite before an epoch has ended with a finite one; later the
+        best epoch is kept instead.
+    SettingError
+        If the recipe's monitor needs validation rows and there are none.
     KeyboardInterrupt
         If it comes before the first epoch has ended: there is nothing to keep.
     """
+    if recipe.monitor != "loss" and (valid is None or score is None):
+        raise SettingError(f"monitor {recipe.monitor!r} needs validation rows, and there are none")
     optimizer = optimizer or make_optimizer(network, recipe)
     shuffle = torch.Generator().manual_seed(seed)
     dropout = torch.Generator(train.X.device).manual_seed(seed + 1)
@@ -158,13 +165,15 @@ def fit(
         history.stopped = f"diverged: {cause}"
     finally:
         set_dropout_generator(network, None)
+    if not state.best:
+        last = state.rows[-1]
+        at = f"{recipe.monitor} is {_monitored(last, recipe.monitor):g} after epoch {state.epoch}"
+        raise TrainingError(f"no epoch ended with a finite value: {at}. {_mend(recipe)}")
     # An interrupt can fall between the row of an epoch and the decision on its weights.
     history.rows = state.rows[: max(state.best_epoch, state.epoch)]
     history.best_epoch = state.best_epoch
     network.load_state_dict(state.best)
     network.eval()
-    if checkpoint and history.stopped != "interrupted":
-        checkpoint.remove()
     return history
 
 
@@ -190,18 +199,17 @@ def _monitored(row: dict[str, float], name: str) -> float:
     if name == "loss":
         return row.get("valid_loss", row.get("loss", float("inf")))
     if name not in row:
-        raise SettingError(f"monitor {name!r} needs validation rows, and there are none")
+        raise SettingError(f"monitor {name!r} cannot be measured on these validation rows")
     return row[name]
 
 
 def _keep_best(state: State, network: nn.Module, value: float, min_delta: float) -> None:
-    """Copy the weights if this epoch is the best so far; the first one always is."""
-    if state.best_epoch and not value < state.best_value - min_delta:
+    """Copy the weights if this epoch is the best so far; one that is not finite never is."""
+    if not math.isfinite(value) or (state.best and not value < state.best_value - min_delta):
         return
     # An interrupt between these lines must not leave an epoch's number beside another's weights.
     best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    state.best, state.best_epoch = best, state.epoch
-    state.best_value = value if value == value else float("inf")
+    state.best, state.best_epoch, state.best_value = best, state.epoch, value
 
 
 # ---------------------------------------------------------------- what made the loss NaN
@@ -218,15 +226,16 @@ def _explain(
         name = names[column] if column < len(names) else f"number {column}"
         cell = float(error.X[row, column])
         return (
-            f"{where}: row {int(error.rows[row])} of the training rows has {cell} in column "
+            f"{where}: row {int(error.rows[row]) + 1} of the training rows has {cell} in column "
             f"{name!r}. Correct that cell or leave its row out."
         )
     if error.y.is_floating_point() and not torch.isfinite(error.y).all():
         row = int((~torch.isfinite(error.y)).reshape(len(error.y), -1).any(dim=1).nonzero()[0])
         return (
-            f"{where}: the target of row {int(error.rows[row])} of the training rows is not finite."
+            f"{where}: the target of row {int(error.rows[row]) + 1} of the training rows is not "
+            "finite."
         )
-    mend = f"Lower the learning rate (lr {recipe.lr:g}) or limit the gradients (clip_norm 1)."
+    mend = _mend(recipe)
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
             layer, _, kind = name.rpartition(".")
@@ -235,6 +244,10 @@ def _explain(
     if first is not None:
         return f"{where}: the output of layer {_layer(network, first)} is not finite. {mend}"
     return f"{where}: the outputs are finite, their loss is not. {mend}"
+
+
+def _mend(recipe: Recipe) -> str:
+    return f"Lower the learning rate (lr {recipe.lr:g}) or limit the gradients (clip_norm 1)."
 
 
 def _layer(network: nn.Module, name: str) -> str:

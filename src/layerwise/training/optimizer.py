@@ -11,12 +11,17 @@ from torch import nn
 from layerwise.errors import SettingError, did_you_mean
 from layerwise.training.recipe import Recipe
 
+_NOT_FOR_ALL = {
+    "muon": "takes matrices only, and a network has biases too",
+    "sparseadam": "takes sparse gradients only",
+}
 OPTIMIZERS = {
     name.lower(): kind
     for name, kind in vars(torch.optim).items()
     if inspect.isclass(kind)
     and issubclass(kind, torch.optim.Optimizer)
-    and kind not in (torch.optim.Optimizer, torch.optim.SparseAdam)
+    and kind is not torch.optim.Optimizer
+    and name.lower() not in _NOT_FOR_ALL
 }
 
 
@@ -33,6 +38,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         For a name or option that torch.optim does not have, with the nearest one.
     """
     kind = OPTIMIZERS.get(recipe.optimizer.lower())
+    if recipe.optimizer.lower() in _NOT_FOR_ALL:
+        why = _NOT_FOR_ALL[recipe.optimizer.lower()]
+        raise SettingError(f"optimizer {recipe.optimizer!r} {why}. Use adamw, for example.")
     if kind is None:
         known = did_you_mean(recipe.optimizer.lower(), OPTIMIZERS)
         raise SettingError(f"unknown optimizer {recipe.optimizer!r}. {known}")
@@ -44,6 +52,8 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         if name not in accepted or name == "params":
             known = did_you_mean(name, [one for one in accepted if one != "params"])
             raise SettingError(f"{kind.__name__} has no option {name!r}. {known}")
+        if name == "lr":
+            raise SettingError("the learning rate is the setting lr, not an optimizer option")
         options[name] = tuple(value) if isinstance(value, list) else value
     if "fused" in accepted and "foreach" not in options:
         options.setdefault("fused", True)
