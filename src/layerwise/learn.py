@@ -108,11 +108,12 @@ def learn(
         assert valid is not None  # noqa: S101  fit scores validation rows only
         raw = outputs.cpu().numpy()
         row = metrics.live(target, valid.y, raw, valid.weight)
-        if recipe.monitor not in ("loss", *row):
-            row[recipe.monitor] = metrics.evaluate(target, valid.y, raw, valid.weight)[
-                recipe.monitor
-            ]
-        return row
+        if recipe.monitor in ("loss", *row):
+            return row
+        if not np.all(np.isfinite(raw)):  # the weights blew up: there is nothing to measure
+            return {**row, recipe.monitor: np.nan}
+        found = metrics.evaluate(target, valid.y, raw, valid.weight)
+        return row | {name: found[name] for name in [recipe.monitor] if name in found}
 
     history = fit(
         network, loss, train_rows, valid_rows, recipe,
@@ -141,6 +142,7 @@ def _refuse_no_inputs(encoder: Encoder, schema: Schema, table: Table) -> None:
     raise DataError(
         f"{table.source} has no column to learn from; "
         f"left out were: {left_out or 'none, the target is the only column'}"
+        f"{'. Say what one of them is with --as COLUMN=ROLE' if left_out else ''}"
     )
 
 
@@ -167,7 +169,7 @@ def loss_name(recipe: Recipe, target: Target) -> str:
     if recipe.loss not in _LOSSES[target.task]:
         fitting = ", ".join(_LOSSES[target.task])
         raise SettingError(
-            f"loss {recipe.loss!r} does not fit a {target.task} task; {fitting} does"
+            f"loss {recipe.loss!r} does not fit a {target.task} task; fitting is {fitting}"
         )
     return recipe.loss
 
@@ -188,28 +190,50 @@ def class_weights(
             raise SettingError(f"class_weight has to be 'balanced' or a dict; got {said!r}")
         counts = np.bincount(target.codes(train.y), train.weight, len(target.classes))
         return counts.sum() / (len(counts) * np.maximum(counts, 1e-300))
-    names = {str(label): i for i, label in enumerate(target.classes.tolist())}
-    weights = np.ones(len(target.classes))
+    labels = target.classes.tolist()
+    names = {str(label): i for i, label in enumerate(labels)}
+    known = {**names, **{label: i for i, label in enumerate(labels)}}  # 0 is the class 0.0 too
+    weights = np.ones(len(labels))
     for label, value in said.items():
-        if str(label) not in names:
+        code = known.get(label, names.get(str(label)))
+        if code is None:
             raise SettingError(
                 f"class_weight: no class {label!r}. {did_you_mean(str(label), names)}"
             )
-        if not (np.isfinite(value) and value >= 0):
-            raise SettingError(f"class_weight of {label!r} has to be at least 0; got {value!r}")
-        weights[names[str(label)]] = value
+        number = not isinstance(value, bool) and isinstance(value, int | float | np.number)
+        if not (number and np.isfinite(value) and value >= 0):
+            raise SettingError(
+                f"class_weight of {label!r} has to be a number of at least 0; got {value!r}"
+            )
+        weights[code] = value
+    if not np.any(weights[target.codes(train.y)]):
+        raise SettingError("class_weight: the classes of all rows weigh 0, which leaves no rows")
     return weights
 
 
 def effective_weight(part: Part, target: Target, weights: np.ndarray | None) -> np.ndarray | None:
     """Row weight times class weight with mean 1; None if all rows count alike."""
-    weight = part.weight
-    if weights is not None:
-        by_class = weights[target.codes(part.y)]
-        weight = by_class if weight is None else weight * by_class
+    weight = _product(part, target, weights)
     if weight is None or not len(weight) or np.all(weight == weight[0]):
         return None
     return weight / weight.mean()
+
+
+def row_weight(part: Part, target: Target, weights: np.ndarray | None) -> np.ndarray | None:
+    """Row weight times class weight as numbers of rows: 2 is the row twice.
+
+    For models whose penalty weighs against the number of rows. Weights with a mean below 1, such as
+    shares that sum to 1, count no rows; they are scaled to mean 1.
+    """
+    weight = _product(part, target, weights)
+    return None if weight is None else weight / min(1.0, float(weight.mean()))
+
+
+def _product(part: Part, target: Target, weights: np.ndarray | None) -> np.ndarray | None:
+    if weights is None:
+        return part.weight
+    by_class = weights[target.codes(part.y)]
+    return by_class if part.weight is None else part.weight * by_class
 
 
 def check_weight(weight: np.ndarray, where: str = "sample_weight") -> np.ndarray:

@@ -135,8 +135,9 @@ def live(
 ) -> dict[str, float]:
     """One metric cheap enough for every epoch: rmse or accuracy."""
     if target.is_regression:
-        errors = (target.decode(outputs) - y).reshape(len(y), -1) ** 2
-        return {"rmse": float(np.sqrt(np.average(errors.mean(axis=1), weights=weight)))}
+        with np.errstate(over="ignore", invalid="ignore"):  # weights that blew up
+            errors = (target.decode(outputs) - y).reshape(len(y), -1) ** 2
+            return {"rmse": float(np.sqrt(np.average(errors, axis=0, weights=weight)).mean())}
     right = target.decode(outputs) == y
     if right.ndim > 1:
         right = right.all(axis=1)

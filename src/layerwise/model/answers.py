@@ -14,17 +14,20 @@ import numpy as np
 
 from layerwise import storage
 from layerwise.data.table import Table
-from layerwise.errors import OutputError, SettingError
+from layerwise.errors import SettingError
 from layerwise.model.model import Model
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+_SUFFIXES = (".csv", ".tsv", ".txt", "", ".jsonl", ".ndjson", ".parquet", ".pq")
 
 
 def answer_columns(
     model: Model, table: Table, *, probabilities: bool = False, keep: Sequence[str] = ()
 ) -> dict[str, list[Any]]:
     """Kept input columns, the prediction, and a probability for each class if wished."""
-    columns: dict[str, list[Any]] = {name: table[name].texts().tolist() for name in keep}
+    kept: dict[str, list[Any]] = {name: table[name].texts().tolist() for name in keep}
+    columns: dict[str, list[Any]] = {}
     outputs = model.outputs(table)
     answers = model.target.decode(outputs)
     if answers.ndim > 1:
@@ -38,7 +41,13 @@ def answer_columns(
         proba = model.target.probabilities(outputs)
         for k, label in enumerate(model.target.classes.tolist()):
             columns[f"probability {label}"] = proba[:, k].tolist()
-    return columns
+    for name in columns:
+        if name in kept:
+            raise SettingError(
+                f"the input column {name!r} has the name of an answer; rename it, or leave it out "
+                "of --keep"
+            )
+    return {**kept, **columns}
 
 
 def as_csv(columns: Mapping[str, Sequence[Any]], delimiter: str = ",") -> tuple[str, int]:
@@ -76,6 +85,7 @@ def write_answers(columns: Mapping[str, Sequence[Any]], path: str | Path) -> int
     """Write the columns in the format of the file's name, whole or not at all."""
     path = Path(path)
     suffix = path.suffix.lower()
+    check_suffix(path)
     changed = 0
     if suffix in (".csv", ".tsv", ".txt", ""):
         text, changed = as_csv(columns, "\t" if suffix == ".tsv" else ",")
@@ -84,11 +94,15 @@ def write_answers(columns: Mapping[str, Sequence[Any]], path: str | Path) -> int
         rows = (dict(zip(columns, row)) for row in zip(*columns.values()))
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         storage.write_whole(path, lines)
-    elif suffix in (".parquet", ".pq"):
-        storage.write_whole(path, _parquet(columns))
     else:
-        raise OutputError(f"{path}: answers are written as .csv, .tsv, .jsonl or .parquet")
+        storage.write_whole(path, _parquet(columns))
     return changed
+
+
+def check_suffix(path: str | Path) -> None:
+    """Refuse, before work begins, a file name whose format is none of ours."""
+    if Path(path).suffix.lower() not in _SUFFIXES:
+        raise SettingError(f"{path}: answers are written as .csv, .tsv, .jsonl or .parquet")
 
 
 def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:

@@ -18,7 +18,7 @@ from layerwise.data.schema import Schema
 from layerwise.data.target import Target
 from layerwise.errors import LayerwiseError, ModelFileError
 from layerwise.model.model import Model
-from layerwise.network.plan import array_shapes, n_inputs
+from layerwise.network.plan import LAYERS, array_shapes, n_inputs
 
 FORMAT = 1
 NAME = "model.layerwise"  # within a run folder
@@ -67,12 +67,15 @@ def load(path: str | Path) -> Model:
     if not path.exists():
         raise ModelFileError(f"there is no model at {path}")
     arrays, header = storage.unpack(path)
-    if header.get("format", 0) > FORMAT:
+    number = header.get("format")
+    if isinstance(number, int) and number > FORMAT:
         raise ModelFileError(
-            f"{path} has format {header['format']}, newer than the {FORMAT} this layerwise reads; "
+            f"{path} has format {number}, newer than the {FORMAT} this layerwise reads; "
             "upgrade layerwise"
         )
     try:
+        if not 1 <= header["n_members"] <= len(arrays):
+            raise ModelFileError("it has no network")
         model = Model(
             Schema.from_json(header["schema"]),
             Encoder.from_json(header["encoder"]),
@@ -92,16 +95,20 @@ def load(path: str | Path) -> Model:
         _check_sizes(model)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, IndexError, LayerwiseError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, LayerwiseError) as error:
         raise ModelFileError(f"{path} is no valid model file: {error!r}") from None
     return model
 
 
 def _check_sizes(model: Model) -> None:
+    for layer in model.plan:
+        if layer["type"] not in LAYERS:
+            raise ModelFileError(f"its layer {layer['type']!r} is unknown; upgrade layerwise")
     expected = array_shapes(model.plan)
-    if not model.members:
-        raise ModelFileError("it has no network")
     for member in model.members:
+        for name in member:
+            if name not in expected:
+                raise ModelFileError(f"array {name!r} belongs to no layer")
         for name, shape in expected.items():
             if name not in member:
                 raise ModelFileError(f"array {name!r} is missing")
@@ -113,4 +120,9 @@ def _check_sizes(model: Model) -> None:
     if n_inputs(model.plan) != width:
         raise ModelFileError(
             f"the encoder gives {width} columns, the network takes {n_inputs(model.plan)}"
+        )
+    if model.plan[-1]["out_features"] != model.target.n_outputs:
+        raise ModelFileError(
+            f"the network has {model.plan[-1]['out_features']} outputs, the target asks for "
+            f"{model.target.n_outputs}"
         )

@@ -67,8 +67,8 @@ def _input(i: int, layer: Layer, arrays: Mapping[str, np.ndarray], X: np.ndarray
     return np.hstack(pieces)
 
 
-def _softplus(x: np.ndarray) -> np.ndarray:
-    return np.logaddexp(0, x)
+def _softplus(x: np.ndarray, threshold: float = np.inf) -> np.ndarray:
+    return np.where(x > threshold, x, np.logaddexp(0, x))
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ FUNCTIONS: dict[str, Callable[[np.ndarray, Layer], np.ndarray]] = {
     "GELU": _gelu,
     "SiLU": lambda x, _: x * _sigmoid(x),
     "Mish": lambda x, _: x * np.tanh(_softplus(x)),
-    "Softplus": lambda x, _: _softplus(x),
+    "Softplus": lambda x, _: _softplus(x, 20),  # torch's own threshold
     "Tanh": lambda x, _: np.tanh(x),
     "Sigmoid": lambda x, _: _sigmoid(x),
     "Hardtanh": lambda x, _: np.clip(x, -1, 1),

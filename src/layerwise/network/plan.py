@@ -28,6 +28,9 @@ ACTIVATIONS: dict[str, Layer] = {
     "identity": {"type": "Identity"},
 }
 NORMS = {"batch": "BatchNorm1d", "layer": "LayerNorm"}
+LAYERS = {
+    "InputLayer", "Linear", "Dropout", *NORMS.values(), *(one["type"] for one in ACTIVATIONS.values())
+}  # fmt: skip
 
 ONE_HOT_LEVELS = 30  # with more codes a category is embedded
 

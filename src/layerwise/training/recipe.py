@@ -146,7 +146,7 @@ def check(name: str, value: Any) -> Any:
     if name == "optimizer_options":
         if not isinstance(value, Mapping):
             raise SettingError(f"{name} has to be a dict of names and values; got {value!r}")
-        return dict(value)
+        return {str(key): _plain(f"{name} {key}", one) for key, one in value.items()}
     if "choices" in limits:
         if value not in limits["choices"]:
             known = did_you_mean(str(value), limits["choices"])
@@ -167,7 +167,7 @@ def _number(name: str, value: Any, limits: Mapping[str, Any]) -> int | float:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if isinstance(value, bool) or math.isnan(number) or (whole and number != int(number)):
+    if isinstance(value, bool) or math.isnan(number) or (whole and number % 1 != 0):
         what = "a whole number" if whole else "a number"
         raise SettingError(f"{name} has to be {what}{_range(limits)}; got {value!r}")
     low, high, side = limits["low"], limits.get("high", math.inf), limits.get("open", "")
@@ -176,6 +176,17 @@ def _number(name: str, value: Any, limits: Mapping[str, Any]) -> int | float:
     if below or above or math.isinf(number):
         raise SettingError(f"{name} has to be{_range(limits)}; got {value!r}")
     return int(number) if whole else number
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value that the model file can hold: numbers, texts, lists of them."""
+    if hasattr(value, "tolist"):  # NumPy's and torch's
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(name, one) for one in value]
+    if not isinstance(value, str | int | float | None):
+        raise SettingError(f"{name} has to be a number, a text or a list of them; got {value!r}")
+    return value
 
 
 def _range(limits: Mapping[str, Any]) -> str:
@@ -189,7 +200,8 @@ def _range(limits: Mapping[str, Any]) -> str:
 def _sizes(name: str, value: Any) -> tuple[int, ...]:
     """Units of each hidden layer, from a number, a list of them or text such as ``"128, 64"``."""
     if isinstance(value, str):
-        value = [part for part in value.replace(";", ",").split(",") if part.strip()]
+        parts = value.replace(";", ",").split(",")
+        value = [part for part in parts if part.strip()] or [value]  # "" is no linear model
     elif isinstance(value, int | float) and not isinstance(value, bool):
         value = [value]
     try:
