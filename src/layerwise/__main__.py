@@ -1,4 +1,4 @@
-"""``layerwise`` and ``python -m layerwise``: run a command, turn errors into exit codes."""
+"""``layerwise`` and ``python -m layerwise``: a command, its errors as words and exit codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 
 from layerwise.errors import LayerwiseError
@@ -16,40 +17,55 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad data, 130 interrupted.
     """
-    from layerwise.cli import app
-
     signal.signal(signal.SIGTERM, _interrupt)
+    warnings.formatwarning = lambda message, *_, **__: f"layerwise: {message}\n"
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
+        from layerwise.cli import app
+
         code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
     except LayerwiseError as error:
-        print(f"layerwise: {error}", file=sys.stderr)  # noqa: T201
-        code = error.exit_code
+        code = _say(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("layerwise: interrupted", file=sys.stderr)  # noqa: T201
-        code = 130
+        code = _say("interrupted", 130)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _close_output(0)
+    except OSError as error:
+        where = error.filename or "the output"
+        code = _close_output(_say(f"{where}: {error.strerror or error}", 1))
     except MemoryError:
-        print("layerwise: out of memory", file=sys.stderr)  # noqa: T201
-        code = 1
+        code = _say("out of memory", 1)
     except Exception as error:
         code = _usage(error)
     sys.exit(code)
 
 
+def _say(text: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"layerwise: {text}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _close_output(code: int) -> int:
+    """Leave nothing in the buffer of stdout that Python would fail to write at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
 def _usage(error: Exception) -> int:
-    """Typer's own complaints about flags, in one line; anything else is a defect to be seen."""
+    """Typer's own complaints about flags, in one line; anything else is a defect and shows."""
     show = getattr(error, "format_message", None)
     if show is None:
         raise error
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "layerwise"
-    print(f"layerwise: {show()} (see: {command} --help)", file=sys.stderr)  # noqa: T201
+    if show():  # without a command the help has been shown, and that says it all
+        _say(f"{show()} (see: {command} --help)", 2)
     return int(getattr(error, "exit_code", 2))
 
 

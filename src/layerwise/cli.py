@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ import typer
 
 from layerwise._version import __version__
 from layerwise.errors import LayerwiseError, SettingError
-from layerwise.training.recipe import SETTINGS
+from layerwise.training.recipe import SETTINGS, check
 
 app = typer.Typer(
     help="Train, explain and ship fully connected neural networks for tables.",
@@ -96,7 +98,7 @@ def _metavar(name: str) -> str:
 
 
 def _parse_settings(said: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were given, numbers as numbers; the recipe checks them."""
+    """The settings that were given, numbers as numbers, each within its limits."""
     settings: dict[str, Any] = {}
     for name, value in said.items():
         if value is None or value == []:
@@ -107,6 +109,10 @@ def _parse_settings(said: dict[str, Any]) -> dict[str, Any]:
             settings[name] = None
         else:
             settings[name] = value if name == "hidden_layer_sizes" else _number(value)
+        try:
+            check(name, settings[name])
+        except SettingError as error:
+            raise SettingError(f"--{_flag_name(name)}: {error}") from None
     return settings
 
 
@@ -121,12 +127,15 @@ def _number(text: str) -> Any:
             return text
 
 
+_PAIRS = {"as": "COLUMN=ROLE", "class-weight": "balanced or CLASS=WEIGHT,CLASS=WEIGHT"}
+
+
 def _pairs(entries: list[str] | None, flag: str) -> dict[str, Any]:
     pairs = {}
     for entry in entries or []:
         name, equals, value = entry.partition("=")
         if not equals or not name:
-            raise SettingError(f"--{flag} takes NAME=VALUE; got {entry!r}")
+            raise SettingError(f"--{flag} takes {_PAIRS.get(flag, 'NAME=VALUE')}; got {entry!r}")
         pairs[name] = _number(value)
     return pairs
 
@@ -137,6 +146,7 @@ def _pairs(entries: list[str] | None, flag: str) -> dict[str, Any]:
 @app.command()
 @_with_settings
 def train(
+    context: typer.Context,
     table: Annotated[
         str | None,
         typer.Argument(
@@ -198,10 +208,7 @@ def train(
     report = None if quiet else _notice
     try:
         if resume is not None:
-            if table or sql:
-                raise SettingError(
-                    "--resume goes on with the run's own table; leave TABLE and --sql out"
-                )
+            _refuse_others(context)
             run = runs.resume(resume, callbacks=callbacks, report=report)
         else:
             run = runs.train(
@@ -221,11 +228,24 @@ def train(
         raise LayerwiseError(
             f"training {stopped} The weights of epoch {run.history.best_epoch} are kept."
         )
-    if stopped == "interrupted":
+    if run.record["status"] == "interrupted":
         _notice(f"interrupted; epoch {run.history.best_epoch} is kept. Go on with: "
-                f"layerwise train --resume {run.folder}")  # fmt: skip
-        return 130
-    return 0
+                f"layerwise train --resume {shlex.quote(str(run.folder))}")  # fmt: skip
+    return 130 if run.record.get("interrupted") else 0
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """A run that goes on keeps its table and settings: no other flag counts beside --resume."""
+    given = [
+        parameter for parameter in context.command.params
+        if getattr(context.get_parameter_source(str(parameter.name)), "name", "") == "COMMANDLINE"
+        and parameter.name not in ("resume", "as_json", "quiet")
+    ]  # fmt: skip
+    if given:
+        names = [p.opts[0] if p.opts[0].startswith("-") else str(p.name).upper() for p in given]
+        raise SettingError(
+            f"--resume goes on with the run's own table and settings; leave out {', '.join(names)}"
+        )
 
 
 @app.command()
@@ -248,11 +268,17 @@ def predict(
 ) -> None:
     """Answer new rows: RUN new.csv -o out.csv. The target column need not be there."""
     from layerwise import storage
-    from layerwise.model.answers import answer_columns, as_csv, write_answers
+    from layerwise.model.answers import answer_columns, as_csv, check_suffix, write_answers
     from layerwise.model.file import load
 
     if out is not None:
+        check_suffix(out)
         storage.check_file_output(out)
+        for source in (table, run):
+            if out.exists() and out.is_file() and Path(source).exists() and out.samefile(source):
+                raise SettingError(f"--out {out} would write over what is read; name another file")
+    if table == "-" and not quiet and sys.stdin is not None and sys.stdin.isatty():
+        _notice("reading CSV from standard input; end it with Ctrl-D")
     model = load(run)
     rows = model.read(table, also=keep or [], encoding=encoding)
     if not quiet:
@@ -261,9 +287,12 @@ def predict(
     columns = answer_columns(model, rows, probabilities=probabilities, keep=keep or [])
     if out is not None:
         changed = write_answers(columns, out)
-        _notice(f"{rows.n_rows:,} rows in {out}") if not quiet else None
+        if as_json:
+            _print({"rows": rows.n_rows, "file": str(out)}, as_json)
+        elif not quiet:
+            _notice(f"{rows.n_rows:,} row{'s' * (rows.n_rows != 1)} in {out}")
     elif as_json:
-        typer.echo(json.dumps({name: list(cells) for name, cells in columns.items()}))
+        _print({name: list(cells) for name, cells in columns.items()}, as_json)
         return
     else:
         text, changed = as_csv(columns)
@@ -346,7 +375,7 @@ def schema(
     if out is not None:
         storage.write_whole(out, found.to_toml(rows.source))
         _notice(f"written to {out}; edit it and train with --schema {out}")
-    else:
+    if out is None or as_json:
         _print(found.to_json() if as_json else show_schema(rows, found), as_json)
 
 
@@ -358,7 +387,17 @@ def _notice(text: str) -> None:
 
 
 def _print(result: Any, as_json: bool) -> None:
-    typer.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else result)
+    text = json.dumps(_finite(result), ensure_ascii=False, default=str) if as_json else result
+    print(text)  # noqa: T201
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _share(said: str) -> Any:

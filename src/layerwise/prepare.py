@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from layerwise.data.files import read_sql, read_table, with_kinds
 from layerwise.data.schema import (
     KIND_OF,
+    LEFT_OUT,
     ColumnSchema,
     Schema,
     check_odd,
@@ -66,7 +68,9 @@ class Question:
         """Refuse what can be refused before anything is read or written; returns the settings."""
         recipe = Recipe.from_json(self.settings)
         if (self.source is None) == (self.sql is None):
-            raise SettingError("give a table or a SQL query, one of the two")
+            raise SettingError(
+                "give a table (train TABLE --target COLUMN) or a SQL query (--sql), one of the two"
+            )
         tasks = ("auto", "classification", "regression")
         if self.task not in tasks:
             raise SettingError(f"unknown task {self.task!r}. {did_you_mean(self.task, tasks)}")
@@ -78,17 +82,33 @@ class Question:
         parts = {"valid": self.valid, "test": self.test}
         shares = {n: v for n, v in parts.items() if isinstance(v, int | float)}
         for name, share in shares.items():
-            if not 0 <= share < 1:
+            if isinstance(share, bool) or not 0 <= share < 1:
                 raise SettingError(
                     f"{name} has to be a share of at least 0 and below 1, or a table; got {share:g}"
                 )
         if sum(shares.values()) >= 1:
             raise SettingError(
-                f"valid and test shares of together {sum(shares.values()):g} leave no rows to train on"
+                f"valid and test shares of together {sum(shares.values()):g} leave no rows to "
+                "train on"
             )
         if self.group is not None and self.time is not None:
             raise SettingError("split by group or by time, not both")
+        self._check_columns()
         return recipe
+
+    def _check_columns(self) -> None:
+        """No column can be two things at once."""
+        uses = [("target", self.target), ("weights", self.weights), ("group", self.group),
+                *(("drop", name) for name in self.drop)]  # fmt: skip
+        if self.time == self.target:
+            uses.append(("time", self.time))
+        seen: dict[str, str] = {}
+        for use, name in uses:
+            if name is not None and seen.setdefault(name, use) != use:
+                raise SettingError(
+                    f"column {name!r} cannot be both {seen[name]} (--{seen[name]}) and {use} "
+                    f"(--{use}); name another column for one of them"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +163,7 @@ def read(question: Question) -> tuple[Table, Schema]:
         table = read_table(
             question.source, kinds=kinds, missing=missing, encoding=question.encoding
         )
-    for name in roles:
+    for name in (*roles, *([] if question.time is None else [question.time])):
         table[name]
     if said is None:
         schema = infer_schema(table, missing=missing)
@@ -153,9 +173,14 @@ def read(question: Question) -> tuple[Table, Schema]:
 
 
 def _as_said(said: Schema, table: Table, question: Question, missing: list[str]) -> Schema:
-    """The schema file for this table: all its inputs must be there, other columns are left out."""
-    for column in said.inputs:
-        if column.name not in table:
+    """The schema file for this table: all it uses must be there, other columns are left out."""
+    for column in said:
+        if column.role == "target" and question.target not in (None, column.name):
+            raise SettingError(
+                f"{question.schema} says the target is {column.name!r}, --target says "
+                f"{question.target!r}; change the role in the file, or leave --target out"
+            )
+        if column.role not in LEFT_OUT and column.name not in table:
             hint = did_you_mean(column.name, table.names)
             raise DataError(
                 f"{table.source} has no column {column.name!r}, which {question.schema} has. {hint}"
@@ -180,35 +205,47 @@ def prepare(question: Question, table: Table, schema: Schema, notice: Notice) ->
             f"say which column to predict (--target); {table.source} has {', '.join(table.names)}"
         )
     check_odd(table, schema)
+    with _within(table):
+        task, reason = infer_task(table[name], question.task)
     for column in schema:
         if column.role in ("text", "identifier", "constant"):
             notice(f"column {column.name!r} is left out ({column.role}): {column.reason}")
-    task, reason = infer_task(table[name], question.task)
-    whole = _part(table, schema, name, task, notice)
-    valid = _own(question.valid, question, schema, table, name, task, notice)
-    test = _own(question.test, question, schema, table, name, task, notice)
-    split = split_rows(
-        len(whole),
-        valid=0 if valid else question.valid,
-        test=0 if test else question.test,
-        seed=question.random_state,
-        classes=np.unique(whole.y, return_inverse=True)[1] if task == "classification" else None,
-        groups=None if question.group is None else whole.table[question.group].values,
-        times=None if question.time is None else _times(whole.table, schema, question.time),
-    )
+    whole = _part(table, schema, name, task, notice, question.time)
+    valid = _own("validation", question, schema, table, name, task, notice)
+    test = _own("test", question, schema, table, name, task, notice)
+    parts = 1 + sum(part is None and share > 0 for part, share in
+                    ((valid, question.valid), (test, question.test)))  # fmt: skip
+    with _within(table):
+        split = split_rows(
+            len(whole),
+            valid=0 if valid else question.valid,
+            test=0 if test else question.test,
+            seed=question.random_state,
+            classes=np.unique(whole.y, return_inverse=True)[1]
+            if task == "classification"
+            else None,
+            groups=_groups(whole.table, question.group, parts, notice),
+            times=None if question.time is None else _times(whole.table, question.time),
+        )
     train = whole.take(split.train)
     if valid is None and len(split.valid):
         valid = whole.take(split.valid)
     if test is None and len(split.test):
         test = whole.take(split.test)
     if task == "regression":
-        target = Target.regression(train.y, train.weight, name)
+        with np.errstate(over="ignore", invalid="ignore"):
+            target = Target.regression(train.y, train.weight, name)
+        if not np.all(np.isfinite([target.mean, target.scale])):
+            raise DataError(
+                f"{table.source}, target {name!r}: numbers up to {np.abs(train.y).max():.3g} are "
+                "too large to compute with; use a larger unit"
+            )
     else:
         classes = np.unique(train.y)
         if len(classes) < 2:
             raise DataError(
-                f"target {name!r}: the {len(train):,} training rows ({split.how}) have only the "
-                f"class {classes[0]!r}; at least 2 are needed"
+                f"{table.source}, target {name!r}: the {len(train):,} training rows "
+                f"({split.how}) have only the class {classes.tolist()[0]!r}; at least 2 are needed"
             )
         target = Target.classification(classes, name)
         valid = valid and _known_classes(valid, target, "validation", notice)
@@ -216,24 +253,39 @@ def prepare(question: Question, table: Table, schema: Schema, notice: Notice) ->
     return Prepared(train, valid, test, schema, target, reason, split.how)
 
 
-def _part(table: Table, schema: Schema, target: str, task: str, notice: Notice) -> Part:
-    """The rows that have a target and a weight above 0; cells checked against the schema."""
+@contextlib.contextmanager
+def _within(table: Table) -> Iterator[None]:
+    """Errors about a column or a split say in which table."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{table.source}, {error}") from None
+
+
+def _part(
+    table: Table, schema: Schema, target: str, task: str, notice: Notice, also: str | None = None
+) -> Part:
+    """The rows that have a target and a weight above 0; cells checked against the schema.
+
+    The column ``also`` comes along, as it is.
+    """
     weight_name = schema.role("weight")
     inputs = [column.name for column in schema.inputs]
     others = [c.name for c in schema if c.role == "group"]
     need = [*inputs, target, *others, *([weight_name] if weight_name else [])]
+    need += [also] if also is not None and also not in need else []
     checked = enforce(table, schema, need)
     rows = rows_with_target(checked, target)
     if len(rows) < checked.n_rows:
         gaps = checked.n_rows - len(rows)
-        notice(
-            f"{gaps:,} row{'s' * (gaps > 1)} without a target {'are' if gaps > 1 else 'is'} left out"
-        )
+        rest = "s without a target are" if gaps > 1 else " without a target is"
+        notice(f"{gaps:,} row{rest} left out")
     weight = None
     if weight_name:
         weight = _weights(checked.take(rows), weight_name)
         if not weight.all():
-            notice(f"{int((weight == 0).sum()):,} rows of weight 0 are left out")
+            n = int((weight == 0).sum())
+            notice(f"{n:,} row{'s' * (n > 1)} of weight 0 {'are' if n > 1 else 'is'} left out")
             rows, weight = rows[weight > 0], weight[weight > 0]
     kept = checked.take(rows)
     return Part(kept, target_values(kept[target], task), weight)
@@ -247,17 +299,24 @@ def _weights(table: Table, name: str) -> np.ndarray:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             more = f" ({int(bad.sum()):,} such rows)" if bad.sum() > 1 else ""
+            cell = "the cell" if what == "is a gap" else f"{weight[row]:g}"
             raise DataError(
-                f"{table.where(row)}, weight {name!r}: {weight[row]:g} {what}{more}; weights have "
-                "to be numbers of at least 0"
+                f"{table.where(row)}, weight {name!r}: {cell} {what}{more}; weights have to be "
+                "numbers of at least 0, and 0 leaves a row out"
             )
+    if weight.max() > 1e100:
+        row = int(weight.argmax())
+        raise DataError(
+            f"{table.where(row)}, weight {name!r}: {weight[row]:g} is too large to compute with; "
+            "only the weights' proportions count, so divide them all"
+        )
     if not weight.any():
         raise DataError(f"{table.source}, weight {name!r}: all weights are 0, which leaves no rows")
     return np.asarray(weight)
 
 
 def _own(
-    said: Any,
+    which: str,
     question: Question,
     schema: Schema,
     table: Table,
@@ -266,30 +325,59 @@ def _own(
     notice: Notice,
 ) -> Part | None:
     """Validation or test rows from a table of their own; None if a share was given."""
+    said = question.valid if which == "validation" else question.test
     if isinstance(said, int | float):
         return None
     kinds = schema.kinds()
     kinds[target] = table[target].kind
-    own = read_table(said, kinds=kinds, missing=schema.missing, encoding=question.encoding)
-    part = _part(own, schema, target, task, notice)
+    try:
+        own = read_table(said, kinds=kinds, missing=schema.missing, encoding=question.encoding)
+        part = _part(own, schema, target, task, notice)
+    except DataError as error:
+        raise DataError(f"{which} rows: {error}") from None
     if not len(part):
         raise DataError(f"{own.source} has no rows with a target")
     return part
 
 
-def _times(table: Table, schema: Schema, name: str) -> np.ndarray:
-    column = table.columns.get(name)
-    if column is None or column.kind not in ("number", "datetime"):
+def _times(table: Table, name: str) -> np.ndarray:
+    """The moments of the rows: numbers or dates, without a gap, not all the same."""
+    column = table[name]
+    if column.kind not in ("number", "datetime"):
+        cell = column.take(~column.missing).texts()[0]
         raise DataError(
-            f"column {name!r} cannot order the rows: it is {schema[name].role}. A number or a date "
-            f"can; say for example --as {name}=date:%d/%m/%Y"
+            f"column {name!r} cannot order the rows: it has texts such as {cell!r}. A number or a "
+            f"date can; say for example --as {name}=date:%d/%m/%Y"
         )
     if column.missing.any():
         row = int(np.flatnonzero(column.missing)[0])
         raise DataError(
-            f"{table.where(row)}: {name!r} is a gap, so the rows cannot be ordered by it"
+            f"{table.where(row).removeprefix(table.source).strip()}, column {name!r} is a gap, so "
+            "the rows cannot be ordered by it; fill it or leave the row out"
+        )
+    if np.all(column.values == column.values[0]):
+        raise DataError(
+            f"column {name!r} cannot order the rows: all cells are {column.texts()[0]!r}; leave "
+            "--time out, or name another column"
         )
     return column.values
+
+
+def _groups(table: Table, name: str | None, parts: int, notice: Notice) -> np.ndarray | None:
+    """The rows' groups, at least one for each part; rows without one are a group together."""
+    if name is None:
+        return None
+    values = table[name].values
+    found = len(np.unique(values))
+    if found < parts:
+        raise DataError(
+            f"column {name!r} has {found} group{'s' * (found > 1)} for {parts} parts; at least "
+            f"{parts} are needed, or fewer parts (--valid 0, --test 0), or leave --group out"
+        )
+    gaps = int(table[name].missing.sum())
+    if gaps:
+        notice(f"{gaps:,} rows have a gap in {name!r} and stay together as one group")
+    return values
 
 
 def _known_classes(part: Part, target: Target, which: str, notice: Notice) -> Part | None:
@@ -297,10 +385,10 @@ def _known_classes(part: Part, target: Target, which: str, notice: Notice) -> Pa
     known = target.codes(part.y) >= 0
     if known.all():
         return part
-    label = part.y[~known][0]
+    label, n = part.y[~known].tolist()[0], int((~known).sum())
     notice(
-        f"{int((~known).sum()):,} {which} rows are left out: their class, such as {label!r}, is in "
-        "no training row"
+        f"{n:,} {which} row{'s are' if n > 1 else ' is'} left out: class {label!r} is in no "
+        "training row"
     )
     return part.take(known) if known.any() else None
 

@@ -60,9 +60,9 @@ def line(event: EpochEnd, *, ended: bool = False) -> str:
     'epoch 7/200  train 0.3100  valid 0.3500  accuracy 0.900  best 6  41k rows/s'
     """
     row = event.row
-    parts = [f"epoch {row['epoch']}/{event.epochs}", f"train {row['train_loss']:.4f}"]
+    parts = [f"epoch {row['epoch']}/{event.epochs}", f"train {_loss(row['train_loss'])}"]
     if "valid_loss" in row:
-        parts.append(f"valid {row['valid_loss']:.4f}")
+        parts.append(f"valid {_loss(row['valid_loss'])}")
     known = {"epoch", "train_loss", "valid_loss", "loss", "lr", "seconds"}
     for name in [name for name in row if name not in known][:1]:
         parts.append(f"{name} {_short(row[name])}")
@@ -77,7 +77,13 @@ def line(event: EpochEnd, *, ended: bool = False) -> str:
     return "  ".join(parts)[:79]
 
 
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
 def _short(value: float) -> str:
+    if abs(value) >= 1e7:
+        return f"{value:.3g}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

@@ -7,6 +7,7 @@ can follow it), ``run.json`` (what was asked, what came out), ``schema.toml``, a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import sys
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise import storage
 from layerwise._version import __version__
-from layerwise.errors import DataError, LayerwiseError, ModelFileError, OutputError
+from layerwise.errors import DataError, ModelFileError, OutputError, TrainingError
 from layerwise.model import file as model_file
 from layerwise.model.model import Model
-from layerwise.prepare import Prepared, Question, prepare, read
+from layerwise.prepare import Notice, Prepared, Question, prepare, read
 from layerwise.training.history import History
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def train(
     question = Question(
         source=source, target=target, sql=sql, task=task, valid=valid, test=test, weights=weights,
         class_weight=class_weight, group=group, time=time, roles=dict(roles or {}),
-        drop=list(drop), schema=None if schema is None else str(schema), missing=list(missing),
+        drop=_listed(drop), schema=None if schema is None else str(schema),
+        missing=_listed(missing),
         encoding=encoding, baselines=baselines, random_state=random_state, settings=settings,
     )  # fmt: skip
     question.check()
@@ -155,14 +157,15 @@ def train(
         raise OutputError(
             f"{folder} has a run in it already; choose another folder, or go on with it (--resume)"
         )
-    made = not folder.exists()
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     storage.make_folder(folder)
     try:
         with storage.lock(folder):
             return _train(question, _Keeper(folder, question), callbacks, report)
     finally:
-        if made and not any(folder.iterdir()):
-            folder.rmdir()  # nothing came of it: leave nothing behind
+        for one in made:  # nothing came of it: leave nothing behind
+            with contextlib.suppress(OSError):
+                one.rmdir()
 
 
 def resume(
@@ -186,7 +189,12 @@ def resume(
         if report:
             report(f"{folder} is complete: epoch {record['best_epoch']} was kept")
         return Run.load(folder)
-    question = Question(**record["question"])
+    try:
+        question = Question(**record["question"])
+    except TypeError as error:
+        raise ModelFileError(
+            f"{folder / RECORD} asks for what this layerwise does not know: {error}"
+        ) from None
     for name in ("source", "valid", "test"):
         if isinstance(getattr(question, name), dict):
             raise DataError(f"the run's {name} rows were in memory; only files can be resumed")
@@ -196,6 +204,11 @@ def resume(
         )
     with storage.lock(folder):
         return _train(question, _Keeper(folder, question, record), callbacks, report)
+
+
+def _listed(said: Iterable[str]) -> list[str]:
+    """Names as a list; one name alone is a list of one."""
+    return [said] if isinstance(said, str) else list(said)
 
 
 def load_record(folder: str | Path) -> dict[str, Any]:
@@ -209,7 +222,7 @@ def load_record(folder: str | Path) -> dict[str, Any]:
         record = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path} cannot be read: {error}") from None
-    if not isinstance(record, dict) or "status" not in record:
+    if not isinstance(record, dict) or not {"status", "question", "data"} <= set(record):
         raise ModelFileError(f"{path} is no record of a run")
     return record
 
@@ -255,52 +268,81 @@ def _train(
     fingerprint = table.fingerprint()
     del table
     laps.end("read")
-    if keeper:
-        keeper.begin(prepared, fingerprint)
-    from layerwise.learn import learn  # imports torch: only once there is something to train
-
-    laps.end("start torch")
     try:
+        if keeper:
+            keeper.begin(prepared, fingerprint)
+        from layerwise.learn import learn  # imports torch: only once there is something to train
+
+        laps.end("start torch")
         learnt = learn(
             prepared.train, prepared.valid, prepared.schema, prepared.target, recipe,
             seed=question.random_state, class_weight=question.class_weight,
             callbacks=[*callbacks, *([keeper.epoch] if keeper else [])],
             checkpoint=keeper.checkpoint() if keeper else None,
         )  # fmt: skip
-    except LayerwiseError as error:
+        laps.end("train")
+        stopped = learnt.history.stopped
+        outcome = {
+            "status": "interrupted" if stopped == "interrupted" else "done",
+            "target": prepared.target.name,
+            "task": prepared.target.task,
+            "task_reason": prepared.task_reason,
+            "data": {"fingerprint": fingerprint, "split": prepared.split, "rows": prepared.sizes},
+            "epochs": len(learnt.history),
+            "best_epoch": learnt.history.best_epoch,
+            "stopped": stopped,
+            **_measure_calmly(question, prepared, learnt.model, stopped == "interrupted", notice),
+            "notices": notices,
+            "recipe": recipe.to_json(),
+        }
+        laps.end("evaluate")
+        kept = ("data", "measured_on", "metrics", "baselines")
+        model = learnt.model.with_info(
+            {"random_state": question.random_state, **{name: outcome[name] for name in kept}}
+        )
+        if keeper:
+            model_file.save(model, keeper.folder / model_file.NAME)
+            laps.end("save")
+            outcome = keeper.end({**outcome, "seconds": laps.seconds})
+    except BaseException as error:
         if keeper:
             keeper.fail(error)
-        raise
-    laps.end("train")
-    outcome = {
-        "status": "interrupted" if learnt.history.stopped == "interrupted" else "done",
-        "target": prepared.target.name,
-        "task": prepared.target.task,
-        "task_reason": prepared.task_reason,
-        "data": {"fingerprint": fingerprint, "split": prepared.split, "rows": prepared.sizes},
-        "epochs": len(learnt.history),
-        "best_epoch": learnt.history.best_epoch,
-        "stopped": learnt.history.stopped,
-        **_measure(question, prepared, learnt.model),
-        "notices": notices,
-        "recipe": recipe.to_json(),
-    }
-    laps.end("evaluate")
-    kept = ("data", "measured_on", "metrics", "baselines")
-    model = learnt.model.with_info(
-        {"random_state": question.random_state, **{name: outcome[name] for name in kept}}
-    )
-    if keeper:
-        model_file.save(model, keeper.folder / model_file.NAME)
-        laps.end("save")
-        outcome = keeper.end({**outcome, "seconds": laps.seconds})
+        raise _in_words(error) from None
     return Run(
         model, learnt.history, outcome["metrics"], outcome["baselines"],
         {"seconds": laps.seconds, **outcome}, keeper.folder if keeper else None,
     )  # fmt: skip
 
 
-def _measure(question: Question, prepared: Prepared, model: Model) -> dict[str, Any]:
+def _in_words(error: BaseException) -> BaseException:
+    """An error of memory as a sentence; any other as it is."""
+    text = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+    ):
+        return TrainingError(
+            "the memory is not enough for this network and its batches; take smaller hidden "
+            "layers (--hidden) or a smaller --batch-size"
+        )
+    return error
+
+
+def _measure_calmly(
+    question: Question, prepared: Prepared, model: Model, interrupted: bool, notice: Notice
+) -> dict[str, Any]:
+    """What `_measure` gives; who interrupts gets the trained network without its company."""
+    try:
+        measured = _measure(question, prepared, model, question.baselines and not interrupted)
+    except KeyboardInterrupt:
+        interrupted = True
+        measured = _measure(question, prepared, model, False)
+        notice("the baselines were interrupted and are left out; the network is complete")
+    return {"interrupted": interrupted, **measured}
+
+
+def _measure(
+    question: Question, prepared: Prepared, model: Model, with_baselines: bool
+) -> dict[str, Any]:
     """The network's metrics, and the baselines', on the rows that are furthest from training."""
     from layerwise import baselines, metrics
     from layerwise.learn import class_weights, effective_weight
@@ -313,7 +355,7 @@ def _measure(question: Question, prepared: Prepared, model: Model) -> dict[str, 
     target = prepared.target
     measured = metrics.evaluate(target, part.y, model.outputs(part.table), part.weight)
     beside = {}
-    if question.baselines:
+    if with_baselines:
         train = prepared.train
         beside = baselines.compare(
             model.encoder, target,
@@ -391,13 +433,23 @@ class _Keeper:
         self._event({"event": "end", "at": _now(), "stopped": outcome["stopped"],
                      "best_epoch": outcome["best_epoch"]})  # fmt: skip
         self._write()
+        if outcome["status"] == "done":
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)  # only now is nothing lost by it
         return self._record
 
-    def fail(self, error: LayerwiseError) -> None:
-        """The training raised: record why."""
+    def fail(self, error: BaseException) -> None:
+        """The training raised: record why, or leave nothing where nothing came of it."""
+        if self._resumed is not None and "data" not in self._record:
+            return  # it could not even go on: the run is as it was
+        kept = (CHECKPOINT, model_file.NAME)
+        if self._resumed is None and not any((self.folder / name).exists() for name in kept):
+            for name in (RECORD, EVENTS, SCHEMA):
+                (self.folder / name).unlink(missing_ok=True)
+            return
         self._record |= {"status": "failed", "error": str(error), "finished": _now()}
-        self._event({"event": "failed", "at": _now(), "error": str(error)})
-        self._write()
+        with contextlib.suppress(OutputError):  # the disk may be what failed
+            self._event({"event": "failed", "at": _now(), "error": str(error)})
+            self._write()
 
     def _cut_events(self) -> None:
         """Forget the epochs after the last checkpoint: they will come again."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerwise.network.summary import count_parameters, summarise
+from layerwise.training.recipe import SETTINGS
 
 if TYPE_CHECKING:
     from layerwise.data.schema import Schema
@@ -45,11 +46,18 @@ def _escape(text: str) -> str:
 
 def number(value: float) -> str:
     """A figure with four digits that matter."""
+    if abs(value) >= 1e9:
+        return f"{value:.4g}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 1:
         return f"{value:#.4g}"
     return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def _rows(n: int) -> str:
+    """``1 row``, ``1,200 rows``."""
+    return f"{n:,} row{'s' * (n != 1)}"
 
 
 # ---------------------------------------------------------------- train
@@ -159,7 +167,7 @@ def evaluation(
 def show_evaluation(result: Mapping[str, Any]) -> str:
     """Metrics, and for classes the confusion matrix."""
     weighted = ", weighted" if result["weighted"] else ""
-    lines = [f"{result['target']}: {result['task']}, {result['rows']:,} rows{weighted}", ""]
+    lines = [f"{result['target']}: {result['task']}, {_rows(result['rows'])}{weighted}", ""]
     lines += [
         grid(
             ["", "value"], [[k.replace("_", " "), number(v)] for k, v in result["metrics"].items()]
@@ -285,7 +293,12 @@ def show_comparison(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _settings_words(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={_setting(value)}" for name, value in settings.items()) or "defaults"
+    words = (
+        f"{SETTINGS[name].metadata.get('flag', name) if name in SETTINGS else name} "
+        f"{_setting(value)}"
+        for name, value in settings.items()
+    )
+    return ", ".join(words) or "defaults"
 
 
 # ---------------------------------------------------------------- schema
@@ -294,7 +307,7 @@ def _settings_words(settings: Mapping[str, Any]) -> str:
 def show_schema(table: Table, schema: Schema) -> str:
     """Each column's role and the reason, and the cells that do not fit."""
     rows = [[column.name, column.role, column.reason] for column in schema]
-    lines = [f"{table.source}: {table.n_rows:,} rows, {len(table.columns)} columns", "",
+    lines = [f"{table.source}: {_rows(table.n_rows)}, {len(table.columns)} columns", "",
              grid(["column", "role", "why"], rows, left=3)]  # fmt: skip
     for column in table.columns.values():
         if column.odd is None:

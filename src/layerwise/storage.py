@@ -43,6 +43,10 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
     data = data.encode() if isinstance(data, str) else data
     temporary = None
     try:
+        path = path.resolve()  # what a link leads to is written, and the link stays
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)  # a device or a pipe, such as /dev/stdout
+            return
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -90,7 +94,8 @@ def check_file_output(path: str | Path) -> None:
         raise OutputError(f"the folder {path.parent} does not exist; make it first")
     if path.exists() and not os.access(path, os.W_OK):
         raise OutputError(f"{path} cannot be written: no permission to write there")
-    _check_writable(path.parent)
+    if not path.exists() or path.is_file():
+        _check_writable(path.resolve().parent)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -181,7 +186,7 @@ def unpack(
         place = _checksum_place(data)
     except ValueError:
         raise ModelFileError(
-            f"{path} is not a {what} of layerwise, or its beginning is damaged"
+            f"{path} is not a {what} of layerwise, or it is damaged or cut short"
         ) from None
     said = data[place.start : place.stop].decode()
     zeroed = data[: place.start] + _ZEROS.encode() + data[place.stop :]
@@ -193,8 +198,10 @@ def unpack(
     try:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["layerwise"])
+        if not isinstance(header, dict):
+            raise ValueError("its metadata are no dict")
         return safetensors.numpy.load(data), header
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} is not a {what}: {error}") from None
 
 

@@ -6,6 +6,7 @@ every cell is one, so nothing is rounded, cut or stripped of its zeros on the wa
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import gzip
@@ -117,9 +118,25 @@ def read_sql(query: str, *, missing: Sequence[str] = MISSING) -> Table:
         for name in sorted(duckdb.get_table_names(query, connection=connection)):
             if _suffix(name) in _CSV:
                 _view_of_csv(connection, name, missing)
-        return _from_result(connection.sql(query), connection, "the query", missing)
+        _refuse_other_statements(connection, query)
+        relation = connection.sql(query)
+        twice = [name for i, name in enumerate(relation.columns) if name in relation.columns[:i]]
+        if twice:
+            raise DataError(f"the query gives two columns called {twice[0]!r}; rename one (AS)")
+        table = _from_result(relation, connection, "the query", missing)
+        if not table.n_rows:
+            raise DataError("the query gives no rows")
+        return table
     except duckdb.Error as error:
         raise DataError(f"the SQL query failed: {_first_line(error)}") from None
+
+
+def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Only questions: a table is read here, and nothing is made, changed or written."""
+    kinds = [statement.type.name for statement in connection.extract_statements(query)]
+    if len(kinds) != 1 or kinds[0] not in ("SELECT", "MULTI"):  # PIVOT is a MULTI
+        found = ", ".join(kinds) or "none"
+        raise DataError(f"the SQL query has to be one SELECT; found {found}")
 
 
 def _view_of_csv(connection: duckdb.DuckDBPyConnection, path: str, missing: Sequence[str]) -> None:
@@ -184,7 +201,7 @@ def expand(source: str) -> list[str]:
         return [source]
     paths = sorted(glob.glob(source, recursive=True))
     if not paths:
-        raise DataError(f"no file matches {source!r}")
+        raise DataError(f"no file matches {source!r} (looked in {Path.cwd()})")
     return paths
 
 
@@ -198,11 +215,11 @@ def _read_paths(
     if source == "-":
         return _read_standard_input(kinds, columns, missing)
     paths = expand(source)
+    for path in paths:
+        _refuse_unreadable(path)
     formats = {_format(path) for path in paths}
     if len(formats) > 1:
         raise DataError(f"{source!r} matches files of several formats ({', '.join(formats)})")
-    for path in paths:
-        _refuse_unreadable(path)
     connection = _connect()
     form = formats.pop()
     try:
@@ -242,6 +259,8 @@ def _format(path: str) -> str:
     for form, suffixes in (("csv", _CSV), ("json", _JSON), ("parquet", _PARQUET)):
         if suffix in suffixes:
             return form
+    if _suffix(path) in (".xlsx", ".xls", ".ods"):
+        raise DataError(f"{path} is a spreadsheet; save its sheet as CSV and read that")
     known = " ".join((*_CSV, *_JSON, *_PARQUET))
     raise DataError(
         f"{path}: cannot tell the format from the name. Known are {known}, each also with .gz; "
@@ -263,7 +282,7 @@ def _refuse_unreadable(path: str) -> None:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not start:
-        raise DataError(f"{path} is empty")
+        raise DataError(f"{path} is empty; expected a header line and rows")
 
 
 # ---------------------------------------------------------------- CSV
@@ -301,7 +320,7 @@ def _read_csv(
     n_rows = sum(n for _, n in parts)
     source = paths[0] if len(paths) == 1 else f"{len(paths)} files ({paths[0]} …)"
     if not n_rows:
-        raise DataError(f"{source} has a header and no rows")
+        raise DataError(f"{source} has a header and no rows below it")
     table = Table({}, n_rows, source, tuple(parts))
     wanted = set(names if columns is None else columns)
     places = {name: f"c{k}" for k, name in enumerate(names) if name in wanted}
@@ -342,7 +361,7 @@ def _head(path: str, encoding: str) -> tuple[list[str], str]:
     except LookupError:
         raise SettingError(f"unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
     if not text.strip():
-        raise DataError(f"{path} is empty")
+        raise DataError(f"{path} is empty; expected a header line and rows")
     heads = {d: next(csv.reader(io.StringIO(text, newline=""), delimiter=d)) for d in _DELIMITERS}
     delimiter = max(heads, key=lambda d: len(heads[d]))
     names = heads[delimiter]
@@ -671,6 +690,21 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+def _first_line_not(path: str, encoding: str) -> int | None:
+    """The number of the first line that is not UTF-8, if the text should be; DuckDB often blames
+    such a line for something else."""
+    if _suffix(path) not in _CSV or encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        return None
+    opened = gzip.open if path.lower().endswith(".gz") else open
+    with contextlib.suppress(OSError), opened(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return None
+
+
 def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> str:
     """DuckDB's complaint about a file, in a sentence with file, line and the next step."""
     text = str(error)
@@ -678,6 +712,12 @@ def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> 
     path = found.group(1).strip() if found else paths[0] if len(paths) == 1 else "a file"
     line = re.search(r"CSV Error on Line: (\d+)", text)
     place = f"{path} line {line.group(1)}" if line else path
+    wrong = _first_line_not(path, encoding)
+    if wrong:
+        return (
+            f"{path} line {wrong}: the text is not {encoding}. Say --encoding latin-1 (or the "
+            "encoding it has), or save the file as UTF-8."
+        )
     counts = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
     if counts:
         return (
@@ -688,8 +728,8 @@ def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> 
         return f"{place}: a double quote is never closed, or text follows a closed one"
     if "unicode" in text.lower() or "utf-8" in text.lower() or "encod" in text.lower():
         return (
-            f"{place}: the text is not {encoding}. Say --encoding latin-1 (or the encoding it has), "
-            "or save the file as UTF-8."
+            f"{place}: the text is not {encoding}. Say --encoding latin-1 (or the encoding it "
+            "has), or save the file as UTF-8."
         )
     if "maximum line size" in text.lower():
         return f"{place}: a line is longer than 2 MB; is this a table?"

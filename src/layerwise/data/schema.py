@@ -176,16 +176,24 @@ class Schema:
 
 
 def _entry(path: Path, name: str, entry: Any) -> ColumnSchema:
-    if not isinstance(entry, dict) or "role" not in entry:
-        raise DataError(f"{path}, column {name!r}: there is no role")
-    for key in entry:
+    for key in entry if isinstance(entry, dict) else ():
         if key not in ("role", "format"):
             known = did_you_mean(key, ("role", "format"))
             raise DataError(f"{path}, column {name!r}: unknown key {key!r}. {known}")
+    if not isinstance(entry, dict) or "role" not in entry:
+        raise DataError(
+            f'{path}, column {name!r}: there is no role; write for example role = "number"'
+        )
     if entry["role"] not in get_args(Role):
         known = did_you_mean(str(entry["role"]), get_args(Role))
         raise DataError(f"{path}, column {name!r}: unknown role {entry['role']!r}. {known}")
-    return ColumnSchema(name, entry["role"], f"from {path.name}", entry.get("format"))
+    form = entry.get("format")
+    if form is not None and (not isinstance(form, str) or entry["role"] != "date"):
+        raise DataError(
+            f'{path}, column {name!r}: a format is text such as "%d/%m/%Y", and only for dates; '
+            f"got {form!r} for role {entry['role']!r}"
+        )
+    return ColumnSchema(name, entry["role"], f"from {path.name}", form)
 
 
 def _toml_string(text: str) -> str:

@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -37,10 +37,13 @@ MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "<NA>", "#N/A")
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|Inf|INF|infinity|Infinity)"
 LEADING_ZERO = r"[+-]?0\d+"
 EXACT = 2**53  # whole numbers below this survive float64
+BIG_NOTE = "whole numbers beyond 2^53, kept as text so that none is rounded"
 
-_NUMBER = re.compile(NUMBER)
+_NUMBER = re.compile(NUMBER, re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_ZERO = re.compile(LEADING_ZERO, re.ASCII)
 _ISO = re.compile(
-    r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?\s?(Z|[+-]\d{2}(:?\d{2})?)?)?"
+    r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?", re.ASCII
 )
 _BOOLEAN = {"true": 1, "false": 0}
 
@@ -140,16 +143,24 @@ class Table:
         """SHA-256 of names, kinds and values: equal for the same data from any kind of source."""
         digest = hashlib.sha256()
         for name in sorted(self.columns):
-            column = self.columns[name]
-            digest.update(f"{name}\0{column.kind}\0{len(column)}\0".encode())
-            for level in column.levels:
-                digest.update(level.encode("utf-8", "surrogatepass") + b"\0")
-            digest.update(
-                np.ascontiguousarray(
-                    column.values + 0 if column.kind == "number" else column.values
-                ).tobytes()
-            )
+            column = _canonical(self.columns[name])
+            for word in (name, "gaps" if column.missing.all() else column.kind, *column.levels):
+                text = word.encode("utf-8", "surrogatepass")
+                digest.update(f"{len(text)}:".encode() + text)
+            if not column.missing.all():
+                digest.update(column.values.tobytes())
         return digest.hexdigest()
+
+
+def _canonical(column: Column) -> Column:
+    """The column without what does not count: unused levels, the sign of zero, the kind of NaN."""
+    if column.kind == "text":
+        used = np.zeros(len(column.levels) + 1, bool)
+        used[column.values] = True
+        return _relevel(column, ~used[:-1])
+    if column.kind == "number":
+        return replace(column, values=np.where(column.missing, np.nan, column.values + 0.0))
+    return column
 
 
 # ---------------------------------------------------------------- one column, from kind to kind
@@ -166,18 +177,42 @@ def text_column(name: str, cells: Iterable[Any], *, note: str = "") -> Column:
 
 
 def drop_missing(column: Column, missing: Sequence[str]) -> Column:
-    """The text column with cells that say 'missing' turned into gaps."""
+    """The column of text or numbers with cells that say 'missing' turned into gaps."""
     tokens = {token.strip() for token in missing}
+    if column.kind == "number":
+        numbers = [float(token) for token in tokens if _NUMBER.fullmatch(token)]
+        values = np.where(np.isin(column.values, numbers), np.nan, column.values)
+        return replace(column, values=values) if numbers else column
     gaps = [level.strip() in tokens for level in column.levels]
     return _relevel(column, gaps) if any(gaps) else column
 
 
-def _relevel(column: Column, gaps: Sequence[bool]) -> Column:
+def _relevel(column: Column, gaps: Sequence[bool] | np.ndarray) -> Column:
     """The text column without the levels that are marked: their cells become gaps."""
+    gaps = np.asarray(gaps, dtype=bool)
     levels = tuple(level for level, gap in zip(column.levels, gaps) if not gap)
-    rank = np.append(np.cumsum(~np.array(gaps, dtype=bool)) - 1, -1).astype(np.int32)
-    rank[:-1][np.array(gaps, dtype=bool)] = -1
-    return replace(column, values=rank[column.values], levels=levels)
+    ranks = np.append(np.where(gaps, -1, np.cumsum(~gaps) - 1), -1).astype(np.int32)
+    return replace(column, values=ranks[column.values], levels=levels)
+
+
+def settle(column: Column) -> Column:
+    """Text whose cells declare no type, as what all its cells are; like `refine`, and numbers.
+
+    Numbers with leading zeros stay text, and so do whole numbers that float64 would round.
+    """
+    if column.kind != "text" or not column.levels:
+        return column
+    cells = [level.strip() for level in column.levels]
+    fits = np.array([_NUMBER.fullmatch(cell) is not None for cell in cells], bool)
+    if not fits.all():
+        odd = find_odd(column, fits, "number")
+        return replace(column, odd=odd) if odd else refine(column)
+    zeros = np.array([*(_ZERO.fullmatch(cell) is not None for cell in cells), False], bool)
+    if zeros.any():
+        return replace(column, note=leading_zeros_note(int(zeros[column.values].sum())))
+    if any(_WHOLE.fullmatch(cell) and abs(int(cell)) >= EXACT for cell in cells):
+        return replace(column, note=BIG_NOTE)
+    return to_number(column)
 
 
 def refine(column: Column) -> Column:
@@ -189,15 +224,15 @@ def refine(column: Column) -> Column:
         return column
     if len(column.levels) <= 6 and all(x.strip().lower() in _BOOLEAN for x in column.levels):
         return to_boolean(column)
-    dates = np.array([_ISO.fullmatch(level.strip()) is not None for level in column.levels])
-    if dates.any():
-        try:
-            if dates.all():
-                return to_datetime(column)
-        except ValueError:  # it has the form, but no calendar has the day
-            return column
-        return replace(column, odd=find_odd(column, dates, "datetime"))
-    return column
+    dates = np.array([_parse_datetime(x.strip(), None) is not None for x in column.levels], bool)
+    if dates.all():
+        return to_datetime(column)
+    return replace(column, odd=find_odd(column, dates, "datetime"))
+
+
+def leading_zeros_note(cells: int) -> str:
+    """Why a column of numbers is text."""
+    return f"numbers with leading zeros in {cells:,} cell{'s' * (cells != 1)}, kept as text"
 
 
 def find_odd(column: Column, fits: np.ndarray, kind: Kind) -> Odd | None:
@@ -220,9 +255,9 @@ def to_text(column: Column) -> Column:
         return Column(column.name, "text", column.values.astype(np.int32), tuple(levels))
     values, codes = np.unique(column.values, return_inverse=True)
     if column.kind == "number":
-        levels = [f"{v:.0f}" if v.is_integer() else repr(v) for v in values.tolist()]
+        levels = [f"{v + 0:.0f}" if v.is_integer() else repr(v) for v in values.tolist()]
     else:
-        levels = [str(v) for v in values]
+        levels = [str(v).removesuffix(".000000").removesuffix("T00:00:00") for v in values]
     codes = np.where(gaps, -1, codes)
     cells = np.array([*levels, None], dtype=object)[codes]
     return text_column(column.name, cells)
@@ -306,8 +341,8 @@ class CellError(DataError):
         """The same error with the file's name and the ways out."""
         token = self.cell.strip()
         return DataError(
-            f"{self._words(table.where(self.row))}. Correct the cell, or count it as a gap "
-            f"(--missing {token!r}, or missing in the schema)."
+            f"{self._words(table.where(self.row))}. Correct or empty the cell, or train with "
+            f"--missing {token!r} to count it as a gap, or with --as to read the column otherwise."
         )
 
 
@@ -334,10 +369,11 @@ def table_of(data: Any, *, missing: Sequence[str] = ()) -> Table:
     if isinstance(data, Table):
         return data
     if isinstance(data, np.ndarray):
-        return _from_array(data)
+        return _from_array(data, missing)
     if isinstance(data, Mapping):
         return _from_dict(data, missing)
-    names = getattr(data, "columns", None)
+    # Polars has no duplicates, and its lazy frames are slow to name their columns.
+    names = None if hasattr(data, "collect_schema") else getattr(data, "columns", None)
     if names is not None and not callable(names):
         _refuse_duplicates([str(name) for name in names])
     if type(data).__module__.startswith(("duckdb", "_duckdb")):
@@ -358,7 +394,7 @@ def table_of(data: Any, *, missing: Sequence[str] = ()) -> Table:
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect()
     series = [frame[:, i] for i in range(len(frame.columns))]
-    columns = {str(one.name): _from_series(one, missing) for one in series}
+    columns = {str(one.name): _from_series(str(one.name), one, missing) for one in series}
     return Table(columns, len(frame), "the table")
 
 
@@ -373,22 +409,20 @@ def _refuse_duplicates(names: Sequence[str]) -> None:
         seen[name] = place
 
 
-def _from_array(data: np.ndarray) -> Table:
-    if data.ndim != 2:
+def _from_array(data: np.ndarray, missing: Sequence[str]) -> Table:
+    if data.dtype.names and data.ndim == 1:
+        cells = {name: data[name] for name in data.dtype.names}
+    elif data.ndim == 2 and not data.dtype.names:
+        cells = {f"x{i}": data[:, i] for i in range(data.shape[1])}
+    else:
         raise DataError(f"an array of shape {data.shape} is no table; expected (n_rows, n_columns)")
-    names = data.dtype.names or [f"x{i}" for i in range(data.shape[1])]
-    return Table(
-        {name: from_values(name, data[:, i]) for i, name in enumerate(names)},
-        len(data),
-        "the array",
-    )
+    columns = {name: from_values(name, values, missing) for name, values in cells.items()}
+    return Table(columns, len(data), "the array")
 
 
 def _from_dict(data: Mapping[Any, Any], missing: Sequence[str]) -> Table:
-    columns = {}
-    for name, cells in data.items():
-        column = from_values(str(name), np.asarray(cells), missing)
-        columns[column.name] = column
+    _refuse_duplicates([str(name) for name in data])
+    columns = {str(name): _from_cells(str(name), cells, missing) for name, cells in data.items()}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         sizes = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
@@ -396,11 +430,26 @@ def _from_dict(data: Mapping[Any, Any], missing: Sequence[str]) -> Table:
     return Table(columns, lengths.pop() if lengths else 0, "the table")
 
 
+def _from_cells(name: str, cells: Any, missing: Sequence[str]) -> Column:
+    """A column from an array, a series of any library, or a list."""
+    if isinstance(cells, np.ndarray):
+        return from_values(name, cells, missing)
+    series = nw.from_native(cells, series_only=True, pass_through=True)
+    if isinstance(series, nw.Series):
+        return _from_series(name, series, missing)
+    if hasattr(cells, "to_pylist"):  # an Arrow array
+        cells = cells.to_pylist()
+    if isinstance(cells, list | tuple):  # NumPy would turn [1, "a"] and [2**53 + 1, 0.5] into one type
+        return _from_objects(name, list(cells), missing)
+    return from_values(name, np.asarray(cells), missing)
+
+
 def from_values(name: str, values: np.ndarray, missing: Sequence[str] = ()) -> Column:
     """A column from a NumPy array of shape (n_rows,) and any dtype."""
     if isinstance(values, np.ma.MaskedArray):
         gaps = np.ma.getmaskarray(values)
-        gap = {"M": np.datetime64("NaT"), "f": np.nan}.get(values.dtype.kind)
+        gaps_of = {"M": np.datetime64("NaT"), "m": np.timedelta64("NaT"), "f": np.nan}
+        gap = gaps_of.get(values.dtype.kind)
         plain = values.data if gap is not None else values.data.astype(object)
         values = np.where(gaps, gap, plain)  # type: ignore[call-overload]
     if values.ndim != 1:
@@ -416,46 +465,50 @@ def from_values(name: str, values: np.ndarray, missing: Sequence[str] = ()) -> C
         return Column(name, "datetime", values.astype("datetime64[us]"))
     if kind == "m":
         return Column(name, "number", values / np.timedelta64(1, "s"))
-    if kind in "US":
-        return refine(drop_missing(text_column(name, values.astype(str).tolist()), missing))
-    if kind == "O":
+    if kind in "USO":
         return _from_objects(name, values.tolist(), missing)
     raise DataError(f"column {name!r} has dtype {values.dtype}, which no column can have")
 
 
 def _from_integers(name: str, values: np.ndarray) -> Column:
     if values.size and max(abs(int(values.min())), abs(int(values.max()))) >= EXACT:
-        note = "whole numbers beyond 2^53, kept as text so that none is rounded"
-        return text_column(name, map(str, values.tolist()), note=note)
+        return text_column(name, map(str, values.tolist()), note=BIG_NOTE)
     return Column(name, "number", values.astype(np.float64))
 
 
 def _from_objects(name: str, cells: list[Any], missing: Sequence[str]) -> Column:
-    """A column from Python objects: all of one kind, or else all as text."""
+    """A column from Python objects: all of one kind, or else as text is read."""
     cells = [None if _is_gap(cell) else cell for cell in cells]
     types = {type(cell) for cell in cells if cell is not None}
-    if types and types <= {bool, np.bool_}:
+    for one in types:
+        if issubclass(one, dict | list | tuple | set | np.ndarray | complex):
+            raise DataError(f"column {name!r} holds cells of type {one.__name__}; a cell has to be one value")
+    numbers = {t for t in types if issubclass(t, _NUMBERS) and t is not bool}
+    if types <= {bool, np.bool_} and types:
         return Column(name, "boolean", np.array([-1 if c is None else int(c) for c in cells], "i1"))
-    if types and all(issubclass(t, int | np.integer) and t is not bool for t in types):
-        big = any(abs(int(cell)) >= EXACT for cell in cells if cell is not None)
-        if not big:
-            return Column(name, "number", _floats(cells))
-    elif not types or all(
-        issubclass(t, int | float | np.number | Decimal) and t is not bool for t in types
-    ):
+    if types == numbers and not any(map(_is_rounded, cells)):
         return Column(name, "number", _floats(cells))
-    if types and all(issubclass(t, date | np.datetime64) for t in types):
+    if all(issubclass(t, date | np.datetime64) for t in types):
         moments = [
             c.astimezone(UTC).replace(tzinfo=None) if isinstance(c, datetime) and c.tzinfo else c
             for c in cells
         ]
         return Column(name, "datetime", np.array(moments, dtype="datetime64[us]"))
-    if types and all(t.__module__ == "builtins" and t in (dict, list, set) for t in types):
-        raise DataError(
-            f"column {name!r} holds {types.pop().__name__}s; a cell has to be one value"
-        )
+    if all(issubclass(t, timedelta | np.timedelta64) for t in types):
+        return from_values(name, np.array(cells, dtype="timedelta64[us]"))
     texts = (None if cell is None else _plain(cell) for cell in cells)
-    return refine(drop_missing(text_column(name, texts), missing))
+    column = drop_missing(text_column(name, texts), missing)
+    return settle(column) if numbers else refine(column)
+
+
+_NUMBERS = (int, float, np.integer, np.floating, Decimal)
+
+
+def _is_rounded(cell: Any) -> bool:
+    """Whether the cell is a whole number that float64 may not hold."""
+    if isinstance(cell, Decimal):
+        return cell.as_tuple().exponent == 0 and abs(cell) >= EXACT
+    return isinstance(cell, int | np.integer) and abs(int(cell)) >= EXACT
 
 
 def _floats(cells: list[Any]) -> np.ndarray:
@@ -473,18 +526,21 @@ def _is_gap(cell: Any) -> bool:
 
 def _plain(cell: Any) -> str:
     """One cell as text; 12.0 in a mixed column reads as 12, as it does in a column of numbers."""
-    if isinstance(cell, float | np.floating) and float(cell).is_integer():
-        return f"{cell:.0f}"
-    return "true" if cell is True else "false" if cell is False else str(cell)
+    if isinstance(cell, float | np.floating):
+        whole = float(cell).is_integer() and abs(cell) < EXACT
+        return f"{cell + 0:.0f}" if whole else repr(float(cell))
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "backslashreplace")
+    return str(cell).lower() if isinstance(cell, bool | np.bool_) else str(cell)
 
 
-def _from_series(series: nw.Series[Any], missing: Sequence[str]) -> Column:
-    name, dtype = str(series.name), series.dtype
+def _from_series(name: str, series: nw.Series[Any], missing: Sequence[str]) -> Column:
+    dtype = series.dtype
     if dtype.is_integer():
-        if series.null_count():
+        if series.null_count() or dtype in (nw.Int128, nw.UInt128):
             return _from_objects(name, series.to_list(), missing)
         return _from_integers(name, series.to_numpy())
-    if dtype.is_numeric():
+    if dtype.is_numeric() and dtype != nw.Decimal:
         return Column(name, "number", series.cast(nw.Float64).to_numpy().astype(np.float64))
     if dtype == nw.Boolean:
         return _from_objects(name, series.to_list(), missing)
@@ -500,6 +556,9 @@ def _from_series(series: nw.Series[Any], missing: Sequence[str]) -> Column:
     cells = series.to_list()
     if dtype in (nw.List, nw.Struct, nw.Array):
         raise DataError(f"column {name!r} holds {dtype}; a cell has to be one value")
+    if dtype in (nw.Categorical, nw.Enum):  # also of numbers: whoever says category means it
+        texts = (None if _is_gap(cell) else _plain(cell) for cell in cells)
+        return refine(drop_missing(text_column(name, texts), missing))
     return _from_objects(name, cells, missing)
 
 

@@ -128,6 +128,15 @@ class Target:
         positive = 0.5 * (1 + np.tanh(0.5 * logits))
         return np.hstack([1 - positive, positive]) if self.task == "binary" else positive
 
+    def logits(self, probabilities: np.ndarray) -> np.ndarray:
+        """The outputs of shape (n_rows, n_outputs) that have these probabilities."""
+        p = np.clip(probabilities, 1e-300, 1)
+        if self.task == "multiclass":
+            return np.log(p)
+        if self.task == "binary":
+            return np.log(p[:, 1:]) - np.log(p[:, :1])
+        return np.log(p) - np.log(np.clip(1 - p, 1e-300, 1))
+
     # ------------------------------------------------------------ as plain values
 
     def to_json(self) -> dict[str, Any]:
@@ -240,7 +249,10 @@ def rows_with_target(table: Table, name: str) -> np.ndarray:
     if column.kind == "number":
         rows = np.flatnonzero(np.isinf(column.values))
         if rows.size:
-            raise DataError(f"{table.where(int(rows[0]))}, target {name!r}: the number is infinity")
+            raise DataError(
+                f"{table.where(int(rows[0]))}, target {name!r}: the number is infinity. "
+                "Correct the cell or leave it empty."
+            )
     return np.flatnonzero(~column.missing)
 
 

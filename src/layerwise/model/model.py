@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from layerwise.data.encoder import Encoder
 from layerwise.data.files import read_table
 from layerwise.data.schema import Schema, enforce
-from layerwise.data.table import Table
+from layerwise.data.table import Kind, Table
 from layerwise.data.target import Target
 from layerwise.errors import DataWarning
 from layerwise.network.forward import forward
@@ -32,7 +32,7 @@ class Model:
     schema : what the columns are
     encoder : columns to the network's matrix
     plan : the network's layers
-    members : the weights of each network of the plan; their outputs' answers are averaged
+    members : the weights of each network of the plan; their answers are averaged
     target : the task, and how outputs become answers
     recipe : the settings of the training, as plain values
     info : rows, metrics, the epoch kept, versions and the data's fingerprint, as plain values
@@ -55,19 +55,30 @@ class Model:
             For a needed column that is gone, or a cell of the wrong kind, naming column and row.
         """
         names = [step.name for step in self.encoder.steps]
-        kinds = {n: k for n, k in self.schema.kinds().items() if n in names or n in also}
-        wanted = [*names, *(name for name in also if name not in names)]
+        beside = [name for name in also if name not in names]
+        kinds: dict[str, Kind] = {n: k for n, k in self.schema.kinds().items() if n in names}
+        kinds |= dict.fromkeys(beside, "text")  # as they are, also where the schema knows them not
+        wanted = [*names, *beside]
         table = read_table(
             data, kinds=kinds, columns=wanted, missing=self.schema.missing, encoding=encoding
         )
         if not isinstance(data, Table) and not table.columns:
             table = read_table(data, missing=self.schema.missing, encoding=encoding)
-        return enforce(table, self.schema, wanted)
+        known = enforce(table, self.schema, names)
+        return replace(known, columns={**known.columns, **{n: table[n] for n in beside}})
 
     def outputs(self, table: Table) -> np.ndarray:
-        """Raw outputs (logits, or standardised numbers) of shape (n_rows, n_outputs), float64."""
+        """Raw outputs (logits, or standardised numbers) of shape (n_rows, n_outputs), float64.
+
+        Several members answer with the mean of their probabilities (of their numbers), as logits.
+        """
         X = self.encode(table)
-        return np.mean([forward(self.plan, member, X) for member in self.members], axis=0)
+        outputs = [forward(self.plan, member, X) for member in self.members]
+        if len(outputs) == 1:
+            return outputs[0]
+        if self.target.is_regression:
+            return np.asarray(np.mean(outputs, axis=0))
+        return self.target.logits(np.mean([self.target.probabilities(o) for o in outputs], axis=0))
 
     def encode(self, table: Table) -> np.ndarray:
         """The network's matrix of shape (n_rows, n_inputs), in the precision of its weights."""
