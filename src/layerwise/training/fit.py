@@ -159,7 +159,7 @@ def fit(
             raise
         history.stopped = "interrupted"
     except NotFinite as error:
-        cause = _explain(network, error, state, recipe, feature_names)
+        cause = _explain(network, error, train, state, recipe, feature_names)
         if not state.best:
             raise TrainingError(cause) from None
         history.stopped = f"diverged: {cause}"
@@ -216,25 +216,28 @@ def _keep_best(state: State, network: nn.Module, value: float, min_delta: float)
 
 
 def _explain(
-    network: nn.Module, error: NotFinite, state: State, recipe: Recipe, names: Sequence[str]
+    network: nn.Module,
+    error: NotFinite,
+    train: Rows,
+    state: State,
+    recipe: Recipe,
+    names: Sequence[str],
 ) -> str:
     """Step, layer and, if it came from the data, column and row."""
     where = f"the loss is not finite at epoch {state.epoch + 1}, step {error.step + 1}"
-    bad = ~torch.isfinite(error.X)
+    # All rows, since a cell can also have spoilt the weights in a step whose loss was finite.
+    bad = ~torch.isfinite(train.X)
     if bad.any():
         row, column = (int(i) for i in bad.nonzero()[0])
         name = names[column] if column < len(names) else f"number {column}"
-        cell = float(error.X[row, column])
+        cell = float(train.X[row, column])
         return (
-            f"{where}: row {int(error.rows[row]) + 1} of the training rows has {cell} in column "
+            f"{where}: row {row + 1} of the training rows has {cell} in column "
             f"{name!r}. Correct that cell or leave its row out."
         )
-    if error.y.is_floating_point() and not torch.isfinite(error.y).all():
-        row = int((~torch.isfinite(error.y)).reshape(len(error.y), -1).any(dim=1).nonzero()[0])
-        return (
-            f"{where}: the target of row {int(error.rows[row]) + 1} of the training rows is not "
-            "finite."
-        )
+    if train.y.is_floating_point() and not torch.isfinite(train.y).all():
+        row = int((~torch.isfinite(train.y)).reshape(len(train.y), -1).any(dim=1).nonzero()[0])
+        return f"{where}: the target of row {row + 1} of the training rows is not finite."
     mend = _mend(recipe)
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():

@@ -54,6 +54,10 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             raise SettingError(f"{kind.__name__} has no option {name!r}. {known}")
         if name == "lr":
             raise SettingError("the learning rate is the setting lr, not an optimizer option")
+        if isinstance(accepted[name].default, bool) and not isinstance(value, bool):
+            raise SettingError(f"{kind.__name__} takes true or false for {name!r}; got {value!r}")
+        if isinstance(accepted[name].default, int | float) and isinstance(value, str):
+            raise SettingError(f"{kind.__name__} takes a number for {name!r}; got {value!r}")
         options[name] = tuple(value) if isinstance(value, list) else value
     if "fused" in accepted and "foreach" not in options:
         options.setdefault("fused", True)

@@ -106,7 +106,10 @@ class Recipe:
     )
     device: str = _setting("cpu", "cpu, cuda, or auto for the fastest there is.")
     threads: int = _setting(
-        1, "CPU threads of torch; with 1 the result is the same to the byte everywhere.", low=1
+        1,
+        "CPU threads of torch; with 1 the result is the same to the byte everywhere.",
+        low=1,
+        high=1024,
     )
 
     def __post_init__(self) -> None:
@@ -155,7 +158,7 @@ def check(name: str, value: Any) -> Any:
     if isinstance(value, str):
         if "low" not in limits or value in limits.get("words", ()):
             return value
-        raise SettingError(f"{name} has to be a number{_range(limits)}; got {value!r}")
+        return _number(name, value, limits)
     if "low" not in limits:
         raise SettingError(f"{name} has to be a name; got {value!r}")
     return _number(name, value, limits)
@@ -169,6 +172,7 @@ def _number(name: str, value: Any, limits: Mapping[str, Any]) -> int | float:
         number = math.nan
     if isinstance(value, bool) or math.isnan(number) or (whole and number % 1 != 0):
         what = "a whole number" if whole else "a number"
+        what += "" if limits.get("open") == "low" else " of"
         raise SettingError(f"{name} has to be {what}{_range(limits)}; got {value!r}")
     low, high, side = limits["low"], limits.get("high", math.inf), limits.get("open", "")
     below = number <= low if side == "low" else number < low
@@ -199,6 +203,7 @@ def _range(limits: Mapping[str, Any]) -> str:
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:
     """Units of each hidden layer, from a number, a list of them or text such as ``"128, 64"``."""
+    said = value
     if isinstance(value, str):
         parts = value.replace(";", ",").split(",")
         value = [part for part in parts if part.strip()] or [value]  # "" is no linear model
@@ -214,7 +219,7 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
     if whole != sizes or any(one < 1 for one in whole):
         raise SettingError(
             f"{name} has to be whole numbers of at least 1, e.g. 128,64 (0 for a linear model); "
-            f"got {value!r}"
+            f"got {said!r}"
         )
     return tuple(whole)
 
