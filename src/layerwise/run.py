@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 import sys
 import time as clock
@@ -18,8 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from layerwise import storage
 from layerwise._version import __version__
+from layerwise.data.schema import Schema
 from layerwise.errors import DataError, ModelFileError, OutputError, TrainingError
 from layerwise.model import file as model_file
 from layerwise.model.model import Model
@@ -61,8 +65,17 @@ class Run:
         """Read a run folder; torch is not needed."""
         folder = Path(folder)
         record = load_record(folder)
+        if "metrics" not in record:
+            raise ModelFileError(
+                f"the run in {folder} is not complete (status {record['status']}); go on with it: "
+                f"layerwise train --resume {folder}"
+            )
         model = model_file.load(folder)
-        rows = [event["row"] for event in read_events(folder) if event["event"] == "epoch"]
+        rows = [
+            {name: math.nan if value is None else value for name, value in event["row"].items()}
+            for event in read_events(folder)
+            if event["event"] == "epoch"
+        ]
         history = History(rows, record["best_epoch"], record["stopped"])
         return cls(model, history, record["metrics"], record["baselines"], record, folder)
 
@@ -265,12 +278,15 @@ def _train(
 
     table, schema = read(question)
     prepared = prepare(question, table, schema, notice)
-    fingerprint = table.fingerprint()
+    data = {
+        "fingerprint": table.fingerprint(), **_own_fingerprints(question, prepared),
+        "split": prepared.split, "rows": prepared.sizes,
+    }  # fmt: skip
     del table
     laps.end("read")
     try:
         if keeper:
-            keeper.begin(prepared, fingerprint)
+            keeper.begin(prepared, data)
         from layerwise.learn import learn  # imports torch: only once there is something to train
 
         laps.end("start torch")
@@ -287,7 +303,7 @@ def _train(
             "target": prepared.target.name,
             "task": prepared.target.task,
             "task_reason": prepared.task_reason,
-            "data": {"fingerprint": fingerprint, "split": prepared.split, "rows": prepared.sizes},
+            "data": data,
             "epochs": len(learnt.history),
             "best_epoch": learnt.history.best_epoch,
             "stopped": stopped,
@@ -298,7 +314,7 @@ def _train(
         laps.end("evaluate")
         kept = ("data", "measured_on", "metrics", "baselines")
         model = learnt.model.with_info(
-            {"random_state": question.random_state, **{name: outcome[name] for name in kept}}
+            {"random_state": int(question.random_state), **{name: outcome[name] for name in kept}}
         )
         if keeper:
             model_file.save(model, keeper.folder / model_file.NAME)
@@ -345,7 +361,7 @@ def _measure(
 ) -> dict[str, Any]:
     """The network's metrics, and the baselines', on the rows that are furthest from training."""
     from layerwise import baselines, metrics
-    from layerwise.learn import class_weights, effective_weight
+    from layerwise.learn import class_weights, row_weight
 
     part, where = prepared.train, "training"
     if prepared.test:
@@ -362,9 +378,19 @@ def _measure(
             baselines.Part(model.encode(train.table), train.y, train.weight),
             baselines.Part(model.encode(part.table), part.y, part.weight),
             question.random_state,
-            effective_weight(train, target, class_weights(question.class_weight, target, train)),
+            row_weight(train, target, class_weights(question.class_weight, target, train)),
         )  # fmt: skip
     return {"measured_on": where, "metrics": measured, "baselines": beside}
+
+
+def _own_fingerprints(question: Question, prepared: Prepared) -> dict[str, str]:
+    """Of validation and test rows that came as tables of their own."""
+    parts = {"valid": prepared.valid, "test": prepared.test}
+    return {
+        f"{name}_fingerprint": part.table.fingerprint()
+        for name, part in parts.items()
+        if part is not None and not isinstance(getattr(question, name), int | float)
+    }
 
 
 class _Laps:
@@ -397,22 +423,24 @@ class _Keeper:
             "question": question.to_json(),
         }
 
-    def begin(self, prepared: Prepared, fingerprint: str) -> None:
+    def begin(self, prepared: Prepared, data: Mapping[str, Any]) -> None:
         """The data are read: record what will be learnt from what."""
         if self._resumed is not None:
-            if self._resumed["data"]["fingerprint"] != fingerprint:
+            if self._resumed["data"] != data:
                 raise DataError(
                     f"the data have changed since the run in {self.folder} began, and going on "
                     "would mix two tables; train anew"
+                )
+            if not _same_roles(Schema.from_toml(self.folder / SCHEMA), prepared.schema):
+                raise DataError(
+                    f"the schema is not that of {self.folder / SCHEMA} any more; train anew"
                 )
             self._record |= {"started": self._resumed["started"], "resumed": _now()}
             self._cut_events()
         else:
             storage.write_whole(self.folder / SCHEMA, prepared.schema.to_toml())
             storage.write_whole(self.folder / EVENTS, "")
-        self._record["data"] = {
-            "fingerprint": fingerprint, "split": prepared.split, "rows": prepared.sizes
-        }  # fmt: skip
+        self._record["data"] = dict(data)
         self._write()
         self._event({"event": "start", "at": _now(), "target": prepared.target.name,
                      "task": prepared.target.task, "rows": prepared.sizes})  # fmt: skip
@@ -425,7 +453,12 @@ class _Keeper:
 
     def epoch(self, event: EpochEnd) -> None:
         """A callback: append the epoch's row."""
-        self._event({"event": "epoch", "row": event.row, "best_epoch": event.best_epoch})
+        # JSON has no NaN: a loss that is none is written as null
+        row = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in event.row.items()
+        }
+        self._event({"event": "epoch", "row": row, "best_epoch": event.best_epoch})
 
     def end(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """The model is saved: record what came out."""
@@ -475,8 +508,20 @@ class _Keeper:
             ) from None
 
     def _write(self) -> None:
-        text = json.dumps(self._record, indent=1, ensure_ascii=False, default=str)
+        text = json.dumps(self._record, indent=1, ensure_ascii=False, default=_plain)
         storage.write_whole(self.folder / RECORD, text + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: NumPy's numbers and arrays as Python's, the rest as text."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
+
+
+def _same_roles(one: Schema, other: Schema) -> bool:
+    """Whether both read every column alike; reasons may differ."""
+    return one.missing == other.missing and [(c.name, c.role, c.format) for c in one] == [
+        (c.name, c.role, c.format) for c in other
+    ]
 
 
 def _now() -> str:
