@@ -76,7 +76,7 @@ class Checkpoint:
         arrays, header = storage.unpack(self.path, "checkpoint")
         plain = header["checkpoint"]
         network.load_state_dict(_tensors(plain["network"], arrays))
-        optimizer.load_state_dict(_tensors(plain["optimizer"], arrays))
+        _put_back(optimizer, _tensors(plain["optimizer"], arrays))
         for name, state in _tensors(plain["generators"], arrays).items():
             generators[name].set_state(state)
         keys = ("epoch", "step", "best_value", "best_epoch", "elapsed_s", "rows")
@@ -86,6 +86,17 @@ class Checkpoint:
     def remove(self) -> None:
         """The training is complete: there is nothing to go on with."""
         self.path.unlink(missing_ok=True)
+
+
+def _put_back(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load the optimizer's state, each tensor in the precision it had."""
+    optimizer.load_state_dict(saved)  # casts to the precision of the parameters
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, state in saved["state"].items():
+        loaded = optimizer.state[parameters[i]]
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                loaded[name] = value.to(loaded[name].device)
 
 
 def _plain(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
