@@ -259,7 +259,7 @@ def _within(table: Table) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{table.source}, {error}") from None
+        raise DataError(f"{table.source}: {error}") from None
 
 
 def _part(

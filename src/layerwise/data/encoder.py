@@ -443,5 +443,5 @@ def _refuse_infinite(column: Column, table: Table) -> None:
         raise DataError(
             f"{table.where(int(rows[0]))}, column {column.name!r}: the number is infinity "
             f"({rows.size:,} such cell{'s' * (rows.size > 1)}). Input contains infinity; correct "
-            "it, or count it as a gap (--missing inf)."
+            "or empty the cell, or train with --missing and the cell's text to count it as a gap."
         )

@@ -6,15 +6,21 @@ every cell is one, so nothing is rounded, cut or stripped of its zeros on the wa
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import glob
 import gzip
 import io
+import itertools
+import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +29,7 @@ import duckdb
 import numpy as np
 
 from layerwise.data.table import (
+    BIG_NOTE,
     CONVERT,
     EXACT,
     LEADING_ZERO,
@@ -36,7 +43,9 @@ from layerwise.data.table import (
     drop_missing,
     from_values,
     is_path,
+    leading_zeros_note,
     refine,
+    settle,
     table_of,
     text_column,
 )
@@ -65,8 +74,8 @@ def read_table(
     kinds : what the cells of a column have to be, for the columns where that is known; of the
         others the kind is decided over all rows
     columns : read only these, where they exist
-    missing : words that count as gaps
-    encoding : of text files, as Python and DuckDB name it
+    missing : words that count as gaps, also ``"-999"`` or ``"inf"`` in columns of numbers
+    encoding : of text files, as Python names it
 
     Raises
     ------
@@ -88,7 +97,16 @@ def read_table(
             table = table.select([name for name in columns if name in table])
     if not table.columns and columns is None:
         raise DataError(f"{table.source} has no columns")
-    return with_kinds(table, kinds or {})
+    return with_kinds(_with_gaps(table, missing), kinds or {})
+
+
+def _with_gaps(table: Table, missing: Sequence[str]) -> Table:
+    """The table with gaps for those numbers that stand among the missing words."""
+    columns = {
+        name: drop_missing(column, missing) if column.kind == "number" else column
+        for name, column in table.columns.items()
+    }
+    return replace(table, columns=columns)
 
 
 def with_kinds(table: Table, kinds: Mapping[str, Kind]) -> Table:
@@ -106,7 +124,7 @@ def with_kinds(table: Table, kinds: Mapping[str, Kind]) -> Table:
 def read_sql(query: str, *, missing: Sequence[str] = MISSING) -> Table:
     """Read the answer of a SQL query over files, e.g. ``select * from 'sales.parquet'``.
 
-    CSV files named in the query are read with the same strict types as by `read_table`.
+    CSV and JSON files named in the query are read with the strict types of `read_table`.
 
     Raises
     ------
@@ -115,20 +133,26 @@ def read_sql(query: str, *, missing: Sequence[str] = MISSING) -> Table:
     """
     connection = _connect()
     try:
-        for name in sorted(duckdb.get_table_names(query, connection=connection)):
-            if _suffix(name) in _CSV:
-                _view_of_csv(connection, name, missing)
         _refuse_other_statements(connection, query)
-        relation = connection.sql(query)
-        twice = [name for i, name in enumerate(relation.columns) if name in relation.columns[:i]]
-        if twice:
-            raise DataError(f"the query gives two columns called {twice[0]!r}; rename one (AS)")
-        table = _from_result(relation, connection, "the query", missing)
-        if not table.n_rows:
-            raise DataError("the query gives no rows")
-        return table
+        for path in _files_in(connection, query):
+            _view_of_file(connection, path, missing)
+        table = _from_relation(connection, connection.sql(query), "the query", missing)
     except duckdb.Error as error:
         raise DataError(f"the SQL query failed: {_first_line(error)}") from None
+    if not table.n_rows:
+        raise DataError("the query gives no rows")
+    return _with_gaps(table, missing)
+
+
+def _files_in(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+    """The CSV and JSON files that a query reads by name; DuckDB would guess their types."""
+    words = re.findall(r"'((?:[^']|'')+)'|\"((?:[^\"]|\"\")+)\"", query)
+    paths = {one.replace("''", "'") or two.replace('""', '"') for one, two in words}
+    return sorted(
+        path
+        for path in paths
+        if _suffix(path) in (*_CSV, *_JSON) and (Path(path).exists() or glob.has_magic(path))
+    )
 
 
 def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
@@ -139,8 +163,8 @@ def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, query: str) 
         raise DataError(f"the SQL query has to be one SELECT; found {found}")
 
 
-def _view_of_csv(connection: duckdb.DuckDBPyConnection, path: str, missing: Sequence[str]) -> None:
-    """Let the query see a CSV file with the column types of `read_table`."""
+def _view_of_file(connection: duckdb.DuckDBPyConnection, path: str, missing: Sequence[str]) -> None:
+    """Let the query see a file with the column types of `read_table`."""
     sql_type = {
         "number": "DOUBLE",
         "text": "VARCHAR",
@@ -168,16 +192,43 @@ def _view_of_csv(connection: duckdb.DuckDBPyConnection, path: str, missing: Sequ
 
 def from_relation(relation: Any, missing: Sequence[str] = ()) -> Table:
     """A table from a DuckDB relation."""
-    return _from_result(relation, None, "the relation", missing)
+    names = list(relation.columns)
+    _refuse_bad_names("the relation", names)
+    for i, name in enumerate(names):
+        twins = [other for other in names[:i] if other.lower() == name.lower()]
+        if twins:
+            raise DataError(
+                f"the relation's columns {twins[0]!r} and {name!r} differ in nothing but case, "
+                "which SQL does not tell apart; rename one"
+            )
+    if hasattr(relation, "materialize"):  # DuckDB 2: run it once, so that rows stay together
+        relation = relation.materialize()
+    places = [_name(name) for name in names]
+    return _from_result(relation, names, places, "the relation", missing)
 
 
 def from_arrow(stream: Any, missing: Sequence[str] = ()) -> Table:
-    """A table from any object with ``__arrow_c_stream__``."""
+    """A table from any object with ``__arrow_c_stream__``, which may give its rows only once."""
     connection = _connect()
     try:
-        return _from_result(connection.from_arrow(stream), connection, "the table", missing)
+        relation = connection.from_arrow(stream)
+        return _from_relation(connection, relation, "the table", missing)
     except (duckdb.Error, ImportError) as error:
         raise DataError(f"the Arrow stream cannot be read: {_first_line(error)}") from None
+
+
+def _from_relation(
+    connection: duckdb.DuckDBPyConnection, relation: Any, source: str, missing: Sequence[str]
+) -> Table:
+    """The rows of a relation of our own, which is run once: it may sample, or draw numbers."""
+    names = list(relation.columns)
+    _refuse_bad_names(source, names)
+    places = [f"c{i}" for i in range(len(names))]
+    relation.create_view("given")
+    connection.execute(
+        f"CREATE TEMP TABLE answer AS SELECT * FROM given AS given({', '.join(places)})"
+    )
+    return _from_result(connection.table("answer"), names, places, source, missing)
 
 
 # ---------------------------------------------------------------- files
@@ -213,7 +264,7 @@ def _read_paths(
     encoding: str,
 ) -> Table:
     if source == "-":
-        return _read_standard_input(kinds, columns, missing)
+        return _read_standard_input(kinds, columns, missing, encoding)
     paths = expand(source)
     for path in paths:
         _refuse_unreadable(path)
@@ -222,20 +273,19 @@ def _read_paths(
         raise DataError(f"{source!r} matches files of several formats ({', '.join(formats)})")
     connection = _connect()
     form = formats.pop()
-    try:
-        if form == "csv":
-            return _read_csv(connection, paths, kinds, columns, missing, encoding)
-        scan = {"parquet": "read_parquet(?)", "json": _JSON_SCAN}[form]
-        return _read_typed(connection, paths, scan, form, columns, missing)
-    except duckdb.Error as error:
-        raise DataError(_explain(error, paths)) from None
+    if form == "csv":
+        return _read_csv(connection, paths, kinds, columns, missing, encoding)
+    if form == "json":
+        return _read_json(connection, paths, columns, missing, encoding)
+    return _read_parquet(connection, paths, columns, missing)
 
 
 def _read_standard_input(
-    kinds: Mapping[str, Kind], columns: Iterable[str] | None, missing: Sequence[str]
+    kinds: Mapping[str, Kind],
+    columns: Iterable[str] | None,
+    missing: Sequence[str],
+    encoding: str,
 ) -> Table:
-    import tempfile
-
     data = sys.stdin.buffer.read()
     if not data.strip():
         raise DataError("standard input is empty; expected CSV with a header line")
@@ -243,15 +293,15 @@ def _read_standard_input(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"standard-input{suffix}"
         path.write_bytes(data)
-        table = _read_paths(str(path), kinds, columns, missing, "utf-8")
+        try:
+            table = _read_paths(str(path), kinds, columns, missing, encoding)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "standard input")) from None
     return Table(table.columns, table.n_rows, "standard input", (("standard input", table.n_rows),))
 
 
 def _suffix(path: str) -> str:
-    name = path.lower()
-    for packed in (".gz", ".zst"):
-        name = name.removesuffix(packed)
-    return Path(name).suffix
+    return Path(path.lower().removesuffix(".gz")).suffix
 
 
 def _format(path: str) -> str:
@@ -285,6 +335,43 @@ def _refuse_unreadable(path: str) -> None:
         raise DataError(f"{path} is empty; expected a header line and rows")
 
 
+def _open(path: str) -> Any:
+    """The file's bytes, unpacked."""
+    return gzip.open(path, "rb") if path.lower().endswith(".gz") else Path(path).open("rb")
+
+
+@contextlib.contextmanager
+def _plain(path: str, form: str, encoding: str = "utf-8") -> Iterator[str]:
+    """The path of what DuckDB can read: the file itself, or a copy, unpacked and in UTF-8."""
+    try:
+        utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+        with _open(path) as file:
+            marked = file.read(3) == codecs.BOM_UTF8
+        packed = form == "parquet" and path.lower().endswith(".gz")
+        if not packed and (form == "parquet" or utf8) and not (form == "json" and marked):
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / f"copy.{form}"
+            with _open(path) as file, copy.open("wb") as out:
+                if form == "parquet":
+                    shutil.copyfileobj(file, out)
+                else:
+                    name = "utf-8-sig" if utf8 else encoding
+                    text = io.TextIOWrapper(file, name, newline="")
+                    while piece := text.read(1 << 20):
+                        out.write(piece.encode())
+            yield str(copy)
+    except LookupError:
+        raise SettingError(f"unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}: the text is not {encoding} ({error}). Say --encoding with the one it has."
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
 # ---------------------------------------------------------------- CSV
 
 
@@ -307,14 +394,12 @@ def _read_csv(
         chosen = ", ".join(f"f{header.index(name)} AS c{k}" for k, name in enumerate(names))
         scan = (
             f"SELECT {chosen} FROM read_csv(?, columns={fields}, auto_detect=false, header=true, "
-            f"delim={_text(delimiter)}, quote='\"', escape='\"', encoding={_text(encoding)}, "
+            f"delim={_text(delimiter)}, quote='\"', escape='\"', "
             "null_padding=false, strict_mode=true)"
         )
-        try:
-            verb = "CREATE TEMP TABLE cells AS" if i == 0 else "INSERT INTO cells"
-            connection.execute(f"{verb} {scan}", [_literal(path)])
-        except duckdb.Error as error:
-            raise DataError(_explain(error, [path], encoding)) from None
+        verb = "CREATE TEMP TABLE cells AS" if i == 0 else "INSERT INTO cells"
+        with _plain(path, "csv", encoding) as plain, _explained(path, encoding):
+            connection.execute(f"{verb} {scan}", [_literal(plain)])
         total = _scalar(connection, "SELECT count(*) FROM cells")
         parts.append((path, total - sum(n for _, n in parts)))
     n_rows = sum(n for _, n in parts)
@@ -336,47 +421,62 @@ def _read_csv(
 
 
 def _head(path: str, encoding: str) -> tuple[list[str], str]:
-    """The column names and the delimiter, from the first line."""
-    opened = gzip.open if path.lower().endswith(".gz") else open
-    try:
-        with opened(path, "rb") as file:
-            start = file.read(1 << 16)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8") and (
-        b"\0" in start or start[:4] in (b"PAR1", b"PK\x03\x04")
-    ):
+    """The column names and the delimiter, from the first lines."""
+    with _plain(path, "csv", encoding) as plain, _open(plain) as file:
+        start = file.read(1 << 16)
+        more = file.read(1)
+        if b"\n" not in start:  # a header of thousands of columns
+            start += more + file.readline(1 << 26)
+    if b"\0" in start or start[:4] in (b"PAR1", b"PK\x03\x04"):
         raise DataError(
             f"{path} is not text: it has zero bytes or another format's signature at its start. "
             "Rename it if it is Parquet, save it as CSV if it is a spreadsheet, or say "
             "--encoding utf-16 if it is text of that encoding."
         )
-    try:
-        text = io.TextIOWrapper(
-            io.BytesIO(start),
-            "utf-8-sig" if encoding.lower() == "utf-8" else encoding,
-            errors="replace",
-            newline="",
-        ).read()
-    except LookupError:
-        raise SettingError(f"unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
+    text = start.decode("utf-8-sig", "replace")
     if not text.strip():
         raise DataError(f"{path} is empty; expected a header line and rows")
-    heads = {d: next(csv.reader(io.StringIO(text, newline=""), delimiter=d)) for d in _DELIMITERS}
-    delimiter = max(heads, key=lambda d: len(heads[d]))
-    names = heads[delimiter]
+    if not text.splitlines()[0].strip(" "):
+        raise DataError(f"{path} line 1 is blank; expected the names of the columns")
+    delimiter = _delimiter(path, text[: text.rfind("\n") + 1] if more else text)
+    try:
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"{path} line 1 cannot be read: {error}") from None
+    _refuse_bad_names(path, names)
+    return names, delimiter
+
+
+def _delimiter(path: str, text: str) -> str:
+    """What parts the cells: as the file is called, or what parts the first lines alike."""
+    said = {".tsv": "\t", ".tab": "\t", ".psv": "|"}.get(_suffix(path))
+    if said and said in text:
+        return said
+
+    def agreement(delimiter: str) -> tuple[bool, int]:
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            widths = [len(cells) for cells in itertools.islice(lines, 20) if cells]
+        except csv.Error:  # the whole line as one huge cell
+            return False, 0
+        return widths[0] > 1 and len(set(widths)) == 1, widths[0]
+
+    return max(_DELIMITERS, key=agreement)
+
+
+def _refuse_bad_names(source: str, names: Sequence[str]) -> None:
+    """Every column needs a name of its own."""
     for place, name in enumerate(names, start=1):
         if not name.strip():
             raise DataError(
-                f"{path}: column {place} of {len(names)} has no name in the header line. "
+                f"{source}: column {place} of {len(names)} has no name. "
                 "Name it, or leave the column out (pandas writes one with index=True)."
             )
         if name in names[: place - 1]:
             raise DataError(
-                f"{path}: two columns are called {name!r} (number {names.index(name) + 1} and "
+                f"{source}: two columns are called {name!r} (number {names.index(name) + 1} and "
                 f"{place}); give every column its own name."
             )
-    return names, delimiter
 
 
 def _refuse_other_columns(first: str, names: list[str], path: str, others: list[str]) -> None:
@@ -452,11 +552,7 @@ def _csv_column(
             raise CellError(name, row, text, odd, "a number")
     note = ""
     if kind is None and all_numbers:
-        note = (
-            f"numbers with leading zeros in {facts['zeros']:,} cells, kept as text"
-            if facts["zeros"]
-            else "whole numbers beyond 2^53, kept as text so that none is rounded"
-        )
+        note = leading_zeros_note(facts["zeros"]) if facts["zeros"] else BIG_NOTE
     exact = f"CASE WHEN {cell} IS NULL THEN NULL ELSE {place} END"
     column = text_column(name, _fetch(connection, exact).tolist(), note=note)
     if kind is None and not note:
@@ -502,36 +598,100 @@ def _gaps_as_none(values: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------- Parquet, JSON lines, SQL
 
-_JSON_SCAN = (
-    "read_json(?, format='newline_delimited', sample_size=-1, maximum_depth=1, union_by_name=true)"
-)
 
-
-def _read_typed(
+def _read_parquet(
     connection: duckdb.DuckDBPyConnection,
     paths: list[str],
-    scan: str,
-    form: str,
     columns: Iterable[str] | None,
     missing: Sequence[str],
 ) -> Table:
-    """Files that carry types: Parquet's own, or those of the JSON values over all rows."""
-    parts: list[tuple[str, int]] = []
-    relations = []
+    """Parquet files, with the types that they declare."""
+    parts = []
+    pieces: list[Table] = []
     names: list[str] = []
-    for path in paths:
-        relation = connection.sql(f"SELECT * FROM {scan}", params=[_literal(path)])
-        if not parts:
-            names = list(relation.columns)
-            _refuse_case_twins(path, names)
-        elif form == "parquet":
-            _refuse_other_columns(paths[0], names, path, list(relation.columns))
-        relations.append(relation)
-        count = relation.aggregate("count(*)").fetchall()
-        parts.append((path, int(count[0][0])))
     wanted = None if columns is None else set(columns)
-    pieces = [_from_result(r, connection, paths[0], missing, wanted) for r in relations]
-    source = paths[0] if len(paths) == 1 else f"{len(paths)} files ({paths[0]} …)"
+    for path in paths:
+        with _plain(path, "parquet") as plain, _explained(path):
+            own = _parquet_names(connection, plain)
+            _refuse_bad_names(path, own)
+            names = names or own
+            _refuse_other_columns(paths[0], names, path, own)
+            places = [f"c{i}" for i in range(len(own))]
+            relation = connection.sql(
+                f"SELECT * FROM read_parquet(?) AS file({', '.join(places)})",
+                params=[_literal(plain)],
+            )
+            count = relation.aggregate("count(*)").fetchall()
+            parts.append((path, int(count[0][0])))
+            pieces.append(_from_result(relation, own, places, path, missing, wanted))
+    return _joined(pieces, parts)
+
+
+def _parquet_names(connection: duckdb.DuckDBPyConnection, path: str) -> list[str]:
+    """The columns' names as they stand in the file; DuckDB renames those that differ in case."""
+    nodes = connection.execute(
+        "SELECT name, coalesce(num_children, 0) FROM parquet_schema(?)", [_literal(path)]
+    ).fetchall()
+    names = []
+    inside = 0  # nodes that belong to a nested column
+    for name, children in nodes[1:]:
+        if inside:
+            inside -= 1
+        else:
+            names.append(name)
+        inside += children
+    return names
+
+
+def _read_json(
+    connection: duckdb.DuckDBPyConnection,
+    paths: list[str],
+    columns: Iterable[str] | None,
+    missing: Sequence[str],
+    encoding: str,
+) -> Table:
+    """JSON lines, or one array of objects; the keys of all rows, a key that is not there a gap."""
+    parts: list[tuple[str, int]] = []
+    for i, path in enumerate(paths):
+        verb = "CREATE TEMP TABLE lines AS" if i == 0 else "INSERT INTO lines"
+        with _plain(path, "json", encoding) as plain:
+            with _open(plain) as file:
+                array = file.read(1 << 16).lstrip()[:1] == b"["
+            form = "array" if array else "newline_delimited"
+            scan = f"SELECT json FROM read_json_objects(?, format='{form}')"
+            with _explained(path, encoding):
+                connection.execute(f"{verb} {scan}", [_literal(plain)])
+        total = _scalar(connection, "SELECT count(*) FROM lines")
+        parts.append((path, total - sum(n for _, n in parts)))
+    lines = _joined([Table({}, total)], parts)
+    keys = "list_sort(json_keys(json))"
+    for row, text in connection.execute(
+        "SELECT rowid, json::VARCHAR FROM lines WHERE json_type(json) <> 'OBJECT' "
+        f"OR len({keys}) <> len(list_distinct({keys})) ORDER BY rowid LIMIT 1"
+    ).fetchall():
+        cell = text if len(text) <= 40 else text[:37] + "..."
+        raise DataError(f"{lines.where(row)} is no JSON object with different keys: {cell}")
+    names = [
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM (SELECT unnest(json_keys(json)) AS name, rowid AS line, "
+            "generate_subscripts(json_keys(json), 1) AS place FROM lines) "
+            "GROUP BY name ORDER BY min(line * 1000000 + place)"
+        ).fetchall()
+    ]
+    if not names:
+        raise DataError(f"{lines.source} has no columns")
+    _refuse_bad_names(lines.source, names)
+    wanted = set(names if columns is None else columns)
+    relation = connection.table("lines")
+    found = {n: _json_column(relation, n, missing) for n in names if n in wanted}
+    return replace(lines, columns=found)
+
+
+def _joined(pieces: list[Table], parts: list[tuple[str, int]]) -> Table:
+    """One table from those of the files, which has rows."""
+    first = parts[0][0]
+    source = first if len(parts) == 1 else f"{len(parts)} files ({first} …)"
     n_rows = sum(n for _, n in parts)
     if not n_rows:
         raise DataError(f"{source} has no rows")
@@ -539,17 +699,10 @@ def _read_typed(
     return Table(table.columns, n_rows, source, tuple(parts))
 
 
-def _refuse_case_twins(path: str, names: list[str]) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.strip() == "":
-            raise DataError(f"{path}: a column has no name")
-        seen[name] = name
-
-
 def _from_result(
     relation: Any,
-    connection: duckdb.DuckDBPyConnection | None,
+    names: Sequence[str],
+    places: Sequence[str],
     source: str,
     missing: Sequence[str],
     wanted: set[str] | None = None,
@@ -557,68 +710,58 @@ def _from_result(
     """The columns of a DuckDB relation, one at a time so that memory stays small."""
     columns = {}
     n_rows = 0
-    for name, dtype in zip(relation.columns, relation.types):
+    for name, place, dtype in zip(names, places, relation.types):
         if wanted is not None and name not in wanted:
             continue
-        column = _typed_column(relation, name, str(dtype), missing)
-        columns[name] = column
-        n_rows = len(column)
+        columns[name] = _typed_column(relation, name, place, str(dtype), missing)
+        n_rows = len(columns[name])
     return Table(columns, n_rows, source, ((source, n_rows),))
 
 
 _NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*|BIGNUM)$")
 
 
-def _typed_column(relation: Any, name: str, dtype: str, missing: Sequence[str]) -> Column:
-    quoted = _name(name)
-    if dtype == "JSON":
-        return _json_column(relation, name, missing)
-    if _NUMERIC.match(dtype):
-        whole = "INT" in dtype or dtype == "BIGNUM"
-        if whole and _any(relation, f"abs({quoted}::HUGEINT) >= {EXACT}"):
-            cells = _values(relation, f"{quoted}::VARCHAR")
-            note = "whole numbers beyond 2^53, kept as text so that none is rounded"
-            return text_column(name, cells.tolist(), note=note)
-        values = _values(relation, f"{quoted}::DOUBLE")
-        return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
-    if dtype == "BOOLEAN" or dtype == "DATE" or dtype.startswith("TIMESTAMP"):
-        expression = quoted
-        if dtype != "BOOLEAN":
-            expression = (
-                f"epoch_us({quoted}::TIMESTAMPTZ)"
-                if "ZONE" in dtype
-                else (f"epoch_us({quoted}::TIMESTAMP)")
-            )
-            micros = _values(relation, expression)
-            gaps = np.ma.getmaskarray(micros)
-            times = np.ma.filled(micros, 0).astype("datetime64[us]")
-            return Column(name, "datetime", np.where(gaps, np.datetime64("NaT"), times))
-        return from_values(name, _values(relation, expression))
-    if dtype.endswith("[]") or dtype.startswith(("STRUCT", "MAP", "UNION", "BLOB")):
+def _typed_column(
+    relation: Any, name: str, place: str, dtype: str, missing: Sequence[str]
+) -> Column:
+    """One column of a relation, of the type that it declares."""
+    if dtype.endswith("]") or dtype.startswith(("STRUCT", "MAP", "UNION", "BLOB")):
         raise DataError(f"column {name!r} holds {dtype}; a cell has to be one value")
-    texts = text_column(name, _values(relation, f"{quoted}::VARCHAR").tolist())
+    if _NUMERIC.match(dtype):
+        whole = "INT" in dtype or dtype == "BIGNUM" or dtype.endswith(",0)")
+        if whole and _any(relation, f"abs({place}::DOUBLE) >= {EXACT}"):
+            return text_column(name, _values(relation, f"{place}::VARCHAR").tolist(), note=BIG_NOTE)
+        values = _values(relation, f"{place}::DOUBLE")
+        return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
+    if dtype == "BOOLEAN":
+        return from_values(name, _values(relation, place))
+    if dtype == "DATE" or dtype.startswith("TIMESTAMP"):
+        time = f"{place}::{'TIMESTAMPTZ' if 'ZONE' in dtype else 'TIMESTAMP'}"
+        micros = _values(relation, f"epoch_us({time})")
+        times = np.ma.filled(micros, 0).astype("datetime64[us]")
+        times[np.ma.getmaskarray(micros)] = np.datetime64("NaT")
+        return Column(name, "datetime", times)
+    texts = text_column(name, _values(relation, f"{place}::VARCHAR").tolist())
     return refine(drop_missing(texts, missing))
 
 
 def _json_column(relation: Any, name: str, missing: Sequence[str]) -> Column:
     """A column of JSON values: numbers, true/false or strings, as all of them are."""
-    quoted = _name(name)
-    found = relation.project(f"json_type({quoted}) AS t").filter("t IS NOT NULL AND t <> 'NULL'")
+    key = _text("/" + name.replace("~", "~0").replace("/", "~1"))
+    found = relation.project(f"json_type(json, {key}) AS t").filter("t <> 'NULL'")
     types = {row[0] for row in found.distinct().fetchall()}
     if types & {"OBJECT", "ARRAY"}:
         raise DataError(f"column {name!r} holds nested JSON; a cell has to be one value")
-    text = f"({quoted} ->> '$')"
-    if types <= {"UBIGINT", "BIGINT", "DOUBLE", "HUGEINT", "UHUGEINT"}:
-        if not _any(
-            relation,
-            f"regexp_full_match({text}, '-?\\d{{16,}}') "
-            f"AND abs(try_cast({text} AS DOUBLE)) >= {EXACT}",
-        ):
-            values = _values(relation, f"CAST({text} AS DOUBLE)")
-            return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
+    text = f"(json ->> {key})"
+    numbers = types & {"UBIGINT", "BIGINT", "DOUBLE", "HUGEINT", "UHUGEINT"}
+    whole = f"regexp_full_match({text}, '-?\\d{{16,}}')"
+    if types == numbers and not _any(relation, f"{whole} AND abs({text}::DOUBLE) >= {EXACT}"):
+        values = _values(relation, f"{text}::DOUBLE")
+        return Column(name, "number", np.ma.filled(values.astype(np.float64), np.nan))
     if types == {"BOOLEAN"}:
-        return from_values(name, _values(relation, f"CAST({text} AS BOOLEAN)"))
-    return refine(drop_missing(text_column(name, _values(relation, text).tolist()), missing))
+        return from_values(name, _values(relation, f"{text}::BOOLEAN"))
+    column = drop_missing(text_column(name, _values(relation, text).tolist()), missing)
+    return settle(column) if numbers else refine(column)
 
 
 def _values(relation: Any, expression: str) -> np.ndarray:
@@ -648,7 +791,9 @@ def _stack(tables: list[Table]) -> Table:
                 for p in pieces
             ]
         if pieces[0].kind == "text":
-            columns[name] = text_column(name, np.concatenate([p.texts() for p in pieces]).tolist())
+            texts = np.concatenate([p.texts() for p in pieces]).tolist()
+            note = next((p.note for p in pieces if p.note), "")
+            columns[name] = refine(text_column(name, texts, note=note))
         else:
             values = np.concatenate([piece.values for piece in pieces])
             columns[name] = Column(name, pieces[0].kind, values)
@@ -705,11 +850,18 @@ def _first_line_not(path: str, encoding: str) -> int | None:
     return None
 
 
-def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> str:
+@contextlib.contextmanager
+def _explained(path: str, encoding: str = "utf-8") -> Iterator[None]:
+    """DuckDB's errors as ours."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise DataError(_explain(error, path, encoding)) from None
+
+
+def _explain(error: duckdb.Error, path: str, encoding: str) -> str:
     """DuckDB's complaint about a file, in a sentence with file, line and the next step."""
     text = str(error)
-    found = re.search(r"file = (.+)", text)
-    path = found.group(1).strip() if found else paths[0] if len(paths) == 1 else "a file"
     line = re.search(r"CSV Error on Line: (\d+)", text)
     place = f"{path} line {line.group(1)}" if line else path
     wrong = _first_line_not(path, encoding)
@@ -724,13 +876,38 @@ def _explain(error: duckdb.Error, paths: list[str], encoding: str = "utf-8") -> 
             f"{place}: {counts.group(2)} cells where the header has {counts.group(1)}. "
             "Correct the line, or put cells that contain the delimiter in double quotes."
         )
-    if "quote" in text.lower():
+    if "magic bytes" in text.lower():
+        return f"{path} is no Parquet file, or was not copied whole; make it again"
+    if "maximum line size" in text.lower():
+        return f"{place}: a line is longer than 2 MB; is this a table?"
+    if "invalid state" in text.lower():
+        return (
+            f"{place}: its lines end in different ways (CRLF and LF), or quotes are out of place. "
+            "Save it with one kind of line end."
+        )
+    if "unterminated quote" in text.lower():
         return f"{place}: a double quote is never closed, or text follows a closed one"
     if "unicode" in text.lower() or "utf-8" in text.lower() or "encod" in text.lower():
         return (
             f"{place}: the text is not {encoding}. Say --encoding latin-1 (or the encoding it "
             "has), or save the file as UTF-8."
         )
-    if "maximum line size" in text.lower():
-        return f"{place}: a line is longer than 2 MB; is this a table?"
+    if _suffix(path) in _JSON:
+        return _explain_json(path, _first_line(error))
     return f"{place} cannot be read: {_first_line(error)}"
+
+
+def _explain_json(path: str, complaint: str) -> str:
+    """Which line of a JSON file is no JSON; DuckDB counts from another one."""
+    with _open(path) as file:
+        lines = file.read().lstrip()
+    if not lines.startswith(b"["):
+        for number, line in enumerate(lines.splitlines(), start=1):
+            try:
+                json.loads(line or b"{}")
+            except ValueError:
+                return (
+                    f"{path} line {number} is no JSON; expected one object on each line, such as "
+                    '{"size": 50.5, "town": "Ulm"}'
+                )
+    return f"{path} cannot be read: {complaint.replace(path, 'the file')}"

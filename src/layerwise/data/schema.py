@@ -96,7 +96,8 @@ class Schema:
         """The name of the one column with this role, or None."""
         names = [column.name for column in self.columns if column.role == role]
         if len(names) > 1:
-            raise DataError(f"the schema has {len(names)} columns of role {role!r}: {names}")
+            several = " and ".join(map(repr, names))
+            raise DataError(f"{several} all have the role {role!r}; leave it to one of them")
         return names[0] if names else None
 
     def kinds(self) -> dict[str, Kind]:
