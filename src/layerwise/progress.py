@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from layerwise.training.fit import EpochEnd
 
+_WIDTH = 79
 _EVERY_S = 1.0  # plain lines at most this often, so that a log stays readable
 
 
@@ -57,7 +58,7 @@ def line(event: EpochEnd, *, ended: bool = False) -> str:
     >>> from layerwise.training.fit import EpochEnd
     >>> row = {"epoch": 7, "train_loss": 0.31, "valid_loss": 0.35, "accuracy": 0.9, "lr": 0.001}
     >>> line(EpochEnd(row, 200, 6, 3.5, 41000.0))
-    'epoch 7/200  train 0.3100  valid 0.3500  accuracy 0.900  best 6  41k rows/s'
+    'epoch 7/200  train 0.3100  valid 0.3500  accuracy 0.900  best 6  ≤97 s'
     """
     row = event.row
     parts = [f"epoch {row['epoch']}/{event.epochs}", f"train {_loss(row['train_loss'])}"]
@@ -70,11 +71,14 @@ def line(event: EpochEnd, *, ended: bool = False) -> str:
     if ended:
         parts.append(f"{event.elapsed_s:.1f} s")
     else:
-        parts.append(f"{_thousands(event.rows_per_s)} rows/s")
+        speed = f"{_thousands(event.rows_per_s)} rows/s"
+        parts.append(speed)
         left = event.elapsed_s / row["epoch"] * (event.epochs - row["epoch"])
         if left >= 1 and event.elapsed_s >= 1:
             parts.append(f"≤{_duration(left)}")
-    return "  ".join(parts)[:79]
+        if len("  ".join(parts)) > _WIDTH:
+            parts.remove(speed)
+    return "  ".join(parts)[:_WIDTH]
 
 
 def _loss(value: float) -> str:
