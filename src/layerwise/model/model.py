@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from layerwise.data.files import read_table
 from layerwise.data.schema import Schema, enforce
 from layerwise.data.table import Kind, Table
 from layerwise.data.target import Target
-from layerwise.errors import DataWarning
+from layerwise.errors import DataError, DataWarning
 from layerwise.network.forward import forward
 from layerwise.network.plan import Layer
 
@@ -62,8 +63,9 @@ class Model:
         table = read_table(
             data, kinds=kinds, columns=wanted, missing=self.schema.missing, encoding=encoding
         )
-        if not isinstance(data, Table) and not table.columns:
-            table = read_table(data, missing=self.schema.missing, encoding=encoding)
+        if any(name not in table for name in wanted) and not isinstance(data, Table):
+            with contextlib.suppress(DataError):  # all its names, for the hint at the right one
+                table = read_table(data, missing=self.schema.missing, encoding=encoding)
         known = enforce(table, self.schema, names)
         return replace(known, columns={**known.columns, **{n: table[n] for n in beside}})
 
