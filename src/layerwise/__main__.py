@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import warnings
@@ -26,34 +25,22 @@ def main() -> None:
         from layerwise.cli import app
 
         code = app(standalone_mode=False) or 0
-        sys.stdout.flush()
     except LayerwiseError as error:
         code = _say(str(error), error.exit_code)
     except KeyboardInterrupt:
-        code = _say("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; nothing is left to say to it.
-        code = _close_output(0)
-    except OSError as error:
-        where = error.filename or "the output"
-        code = _close_output(_say(f"{where}: {error.strerror or error}", 1))
+        code = 130
     except MemoryError:
         code = _say("out of memory", 1)
     except Exception as error:
         code = _usage(error)
+    if code == 130:  # typer turns Ctrl-C into this code too
+        _say("interrupted", 130)
     sys.exit(code)
 
 
 def _say(text: str, code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"layerwise: {text}", file=sys.stderr)  # noqa: T201
-    return code
-
-
-def _close_output(code: int) -> int:
-    """Leave nothing in the buffer of stdout that Python would fail to write at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from layerwise._version import __version__
-from layerwise.errors import LayerwiseError, SettingError
+from layerwise.errors import LayerwiseError, OutputError, SettingError
 from layerwise.training.recipe import SETTINGS, check
 
 app = typer.Typer(
@@ -229,7 +230,7 @@ def train(
             f"training {stopped} The weights of epoch {run.history.best_epoch} are kept."
         )
     if run.record["status"] == "interrupted":
-        _notice(f"interrupted; epoch {run.history.best_epoch} is kept. Go on with: "
+        _notice(f"epoch {run.history.best_epoch} is kept; go on with: "
                 f"layerwise train --resume {shlex.quote(str(run.folder))}")  # fmt: skip
     return 130 if run.record.get("interrupted") else 0
 
@@ -296,7 +297,7 @@ def predict(
         return
     else:
         text, changed = as_csv(columns)
-        sys.stdout.write(text)
+        _write(text)
     if changed and not quiet:
         _notice(f"{changed:,} cells began as a formula does (= + - @) and got a ' before it")
 
@@ -388,7 +389,26 @@ def _notice(text: str) -> None:
 
 def _print(result: Any, as_json: bool) -> None:
     text = json.dumps(_finite(result), ensure_ascii=False, default=str) if as_json else result
-    print(text)  # noqa: T201
+    _write(f"{text}\n")
+
+
+def _write(text: str) -> None:
+    """Write a result to stdout, all of it; that a reader such as ``head`` has gone is no error."""
+    if sys.stdout is None:
+        raise OutputError("standard output is closed, so the result cannot be shown")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _drop_output() -> None:
+    """Leave nothing in the buffer of stdout that Python would fail to write at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _finite(value: Any) -> Any:

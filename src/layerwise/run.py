@@ -428,8 +428,8 @@ class _Keeper:
         if self._resumed is not None:
             if self._resumed["data"] != data:
                 raise DataError(
-                    f"the data have changed since the run in {self.folder} began, and going on "
-                    "would mix two tables; train anew"
+                    f"{prepared.train.table.source} has changed since the run in {self.folder} "
+                    "began, and going on would mix two tables; train anew"
                 )
             if not _same_roles(Schema.from_toml(self.folder / SCHEMA), prepared.schema):
                 raise DataError(
@@ -479,7 +479,8 @@ class _Keeper:
             for name in (RECORD, EVENTS, SCHEMA):
                 (self.folder / name).unlink(missing_ok=True)
             return
-        self._record |= {"status": "failed", "error": str(error), "finished": _now()}
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        self._record |= {"status": status, "error": str(error), "finished": _now()}
         with contextlib.suppress(OutputError):  # the disk may be what failed
             self._event({"event": "failed", "at": _now(), "error": str(error)})
             self._write()

@@ -43,10 +43,10 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
     data = data.encode() if isinstance(data, str) else data
     temporary = None
     try:
-        path = path.resolve()  # what a link leads to is written, and the link stays
         if path.exists() and not path.is_file():
             path.write_bytes(data)  # a device or a pipe, such as /dev/stdout
             return
+        path = path.resolve()  # what a link leads to is written, and the link stays
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
