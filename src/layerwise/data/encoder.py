@@ -21,6 +21,7 @@ from layerwise.data.table import Column, Table
 from layerwise.errors import DataError
 
 MISSING_LEVEL, OTHER_LEVEL = "(missing)", "(other)"
+FLOAT_MAX = float(np.finfo(np.float64).max)
 MAX_LEVELS = 1000  # the most frequent ones; the rest is grouped as other
 
 
@@ -41,16 +42,23 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray | None, q: list[fl
     >>> weighted_quantiles(np.array([1.0, 5.0]), np.array([3.0, 1.0]), [0.5, 1.0]).tolist()
     [1.0, 5.0]
     """
+    n = len(values)
+    # The middle of 0.1, 0.2 must not depend on how the rows are given: one formula for both.
     if weight is None:
-        return np.asarray(np.quantile(values, q))
-    order = np.argsort(values, kind="stable")
-    cumulated = np.cumsum(weight[order])
-    place = np.maximum(cumulated[-1] - 1, 0) * np.asarray(q)
-    low = np.floor(place)
-    last = len(values) - 1
-    below = values[order[np.minimum(np.searchsorted(cumulated, low, side="right"), last)]]
-    above = values[order[np.minimum(np.searchsorted(cumulated, low + 1, side="right"), last)]]
-    return np.asarray(below + (above - below) * (place - low))
+        place = (n - 1) * np.asarray(q)
+        low = np.floor(place).astype(np.int64)
+        high = np.minimum(low + 1, n - 1)
+        ordered = np.partition(values, np.unique([low, high]))
+        below, above = ordered[low], ordered[high]
+    else:
+        order = np.argsort(values, kind="stable")
+        cumulated = np.cumsum(weight[order])
+        place = np.maximum(cumulated[-1] - 1, 0) * np.asarray(q)
+        low = np.floor(place)
+        below = values[order[np.minimum(np.searchsorted(cumulated, low, "right"), n - 1)]]
+        above = values[order[np.minimum(np.searchsorted(cumulated, low + 1, "right"), n - 1)]]
+    half = (above / 2 - below / 2) * (place - low)  # halves, so that -1e308 to 1e308 is finite
+    return np.asarray(below + half + half)
 
 
 def smooth_clip(x: np.ndarray) -> np.ndarray:
@@ -68,14 +76,16 @@ def robust_scale(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, 
     The width is the interquartile range. Where more than half the rows are alike that is 0, and
     the standard deviation is taken.
     """
-    with np.errstate(over="ignore"):
-        low, middle, high = weighted_quantiles(values, weight, [0.25, 0.5, 0.75])
-        width = float(high - low)
-        if width <= 0 and values.min() < values.max():
-            scale = float(np.abs(values).max())
-            width = scale * float(
-                np.sqrt(np.average((values / scale - middle / scale) ** 2, weights=weight))
-            )
+    low, middle, high = weighted_quantiles(values, weight, [0.25, 0.5, 0.75])
+    width = 2 * min(float(high / 2 - low / 2), FLOAT_MAX / 2)
+    if width <= 0 and values.min() < values.max():
+        # Equal values count as one with the sum of their weights: neither the order of the rows
+        # nor a row given twice shows in the last digit.
+        distinct, inverse = np.unique(values, return_inverse=True)
+        counts = np.bincount(inverse, weight)
+        scale = float(np.abs(distinct).max())
+        spread = np.average((distinct / scale - middle / scale) ** 2, weights=counts)
+        width = min(scale * float(np.sqrt(spread)), FLOAT_MAX)
     return float(middle), width
 
 
@@ -271,7 +281,7 @@ class CategoryStep:
         most = np.sort(counts)[::-1][:MAX_LEVELS][-1:]
         rare |= counts < (most[0] if len(counts) > MAX_LEVELS else 0)
         kept = [level for level, few in zip(column.levels, rare) if not few][:MAX_LEVELS]
-        other = bool(np.any(rare & (counts > 0)))
+        other = len(kept) < int(np.sum(counts > 0))
         return cls(column.name, kept, bool((~known).any()), other)
 
     @property
@@ -331,7 +341,7 @@ class Encoder:
     >>> encoder = Encoder.fit(table, infer_schema(table))
     >>> encoder.feature_names
     ['size', 'town']
-    >>> encoder.transform(table).round(2).tolist()
+    >>> encoder.transform(table, dtype=float).round(2).tolist()
     [[-0.95, 2.0], [0.0, 1.0], [0.95, 2.0]]
     """
 
@@ -344,12 +354,14 @@ class Encoder:
         Parameters
         ----------
         table : with the schema's input columns, each of the kind its role asks for
-        weight : float array of shape (n_rows,), positive, or None; weight 2 is the row twice
+        weight : float array of shape (n_rows,) or None; weight 2 is the row twice, 0 is no row
         """
+        if weight is not None and not weight.all():
+            table, weight = table.take(weight > 0), weight[weight > 0]
         steps = []
         for entry in schema.inputs:
             column = table[entry.name]
-            _refuse_infinite(column, table)
+            refuse_infinite(column, table)
             step = _STEPS[entry.role].learn(column, weight)
             if isinstance(step, CategoryStep) and not step.n_codes:
                 continue
@@ -403,7 +415,7 @@ class Encoder:
         place = 0
         for step in self.numeric:
             column = table[step.name]
-            _refuse_infinite(column, table)
+            refuse_infinite(column, table)
             width = len(step.features)
             step.fill(column, out[:, place : place + width])
             place += width
@@ -435,7 +447,8 @@ class Encoder:
         return cls(tuple(steps))
 
 
-def _refuse_infinite(column: Column, table: Table) -> None:
+def refuse_infinite(column: Column, table: Table) -> None:
+    """An infinite number is an error that names its row; it is no gap and no number to scale."""
     if column.kind != "number":
         return
     rows = np.flatnonzero(np.isinf(column.values))

@@ -250,7 +250,7 @@ def expand(source: str) -> list[str]:
     """The files that a path or glob names, sorted."""
     if Path(source).exists() or not glob.has_magic(source):
         return [source]
-    paths = sorted(glob.glob(source, recursive=True))
+    paths = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
     if not paths:
         raise DataError(f"no file matches {source!r} (looked in {Path.cwd()})")
     return paths

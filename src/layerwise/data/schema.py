@@ -122,8 +122,9 @@ class Schema:
 
     def to_toml(self, source: str = "") -> str:
         """The schema as TOML that people can edit; reasons are comments."""
+        origin = f", read from {_printable(source)}" if source else ""
         lines = [
-            f"# What each column is{f', read from {source}' if source else ''}. Change a role and",
+            f"# What each column is{origin}. Change a role and",
             "# train with --schema THIS_FILE. Roles the network sees: number, category, boolean,",
             "# date. Left out: identifier, constant, text, ignore. Special: target, weight,",
             '# group. Dates other than ISO take a format, e.g. format = "%d/%m/%Y".',
@@ -156,7 +157,7 @@ class Schema:
         """Read a schema file; says which key or role is wrong."""
         path = Path(path)
         try:
-            state = tomllib.loads(path.read_text("utf-8"))
+            state = tomllib.loads(path.read_text("utf-8-sig"))
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -261,7 +262,8 @@ def _role(column: Column) -> tuple[Role, str]:
     values = column.values[~column.missing]
     whole = bool(np.all(np.isfinite(values)) and np.all(values == np.floor(values)))
     if whole and not gaps and distinct == present > 20:
-        steps = np.diff(values)
+        with np.errstate(over="ignore"):
+            steps = np.diff(values)
         if np.all(steps == steps[0]) or _ID_NAME.search(column.name):
             how = "counts the rows" if np.all(steps == steps[0]) else "has the name of a key"
             return "identifier", f"{distinct:,} different whole numbers, and it {how}"
@@ -313,7 +315,10 @@ def check_odd(table: Table, schema: Schema) -> None:
         if column is None or column.odd is None or said:
             continue
         odd = column.odd
-        cells = ", ".join(f"{cell!r} in row {row + 1}" for row, cell in odd.examples[:3])
+        cells = ", ".join(
+            f"{cell!r} in {table.where(row) if len(table.parts) > 1 else f'row {row + 1}'}"
+            for row, cell in odd.examples[:3]
+        )
         what = {"number": "numbers", "datetime": "ISO dates"}[odd.kind]
         tokens = sorted({cell for _, cell in odd.examples})
         share = np.floor(1000 * (1 - odd.share)) / 10

@@ -112,13 +112,13 @@ def _by_group(groups: np.ndarray, valid: float, test: float, rng: np.random.Gene
     _, codes = np.unique(groups, return_inverse=True)
     sizes = np.bincount(codes)
     part = np.zeros(len(sizes), np.int64)
-    remaining = list(rng.permutation(len(sizes)))
+    order, left = rng.permutation(len(sizes)), len(sizes)
     for number, share in ((2, test), (1, valid)):
         want, got = share * len(codes), 0
-        # Take a group while that brings the part nearer to its share.
-        while share and len(remaining) > 1 and got + sizes[remaining[-1]] / 2 <= max(want, 1):
-            group = remaining.pop()
-            part[group], got = number, got + sizes[group]
+        # Take each group that brings the part nearer to its share; one is left to train on.
+        for group in order if share else ():
+            if part[group] == 0 and left > 1 and got + sizes[group] / 2 <= max(want, 1):
+                part[group], got, left = number, got + sizes[group], left - 1
     rows = part[codes]
     train, validated, tested = (np.flatnonzero(rows == number) for number in (0, 1, 2))
     return Split(train, validated, tested, f"by {len(sizes):,} groups")

@@ -439,7 +439,7 @@ def _from_cells(name: str, cells: Any, missing: Sequence[str]) -> Column:
         return _from_series(name, series, missing)
     if hasattr(cells, "to_pylist"):  # an Arrow array
         cells = cells.to_pylist()
-    if isinstance(cells, list | tuple):  # NumPy would turn [1, "a"] and [2**53 + 1, 0.5] into one type
+    if isinstance(cells, list | tuple):  # NumPy would give [1, "a"] or [2**53 + 1, 0.5] one type
         return _from_objects(name, list(cells), missing)
     return from_values(name, np.asarray(cells), missing)
 
@@ -482,7 +482,9 @@ def _from_objects(name: str, cells: list[Any], missing: Sequence[str]) -> Column
     types = {type(cell) for cell in cells if cell is not None}
     for one in types:
         if issubclass(one, dict | list | tuple | set | np.ndarray | complex):
-            raise DataError(f"column {name!r} holds cells of type {one.__name__}; a cell has to be one value")
+            raise DataError(
+                f"column {name!r} holds cells of type {one.__name__}; a cell has to be one value"
+            )
     numbers = {t for t in types if issubclass(t, _NUMBERS) and t is not bool}
     if types <= {bool, np.bool_} and types:
         return Column(name, "boolean", np.array([-1 if c is None else int(c) for c in cells], "i1"))
@@ -507,7 +509,7 @@ _NUMBERS = (int, float, np.integer, np.floating, Decimal)
 def _is_rounded(cell: Any) -> bool:
     """Whether the cell is a whole number that float64 may not hold."""
     if isinstance(cell, Decimal):
-        return cell.as_tuple().exponent == 0 and abs(cell) >= EXACT
+        return bool(cell.as_tuple().exponent == 0 and abs(cell) >= EXACT)
     return isinstance(cell, int | np.integer) and abs(int(cell)) >= EXACT
 
 
@@ -527,8 +529,9 @@ def _is_gap(cell: Any) -> bool:
 def _plain(cell: Any) -> str:
     """One cell as text; 12.0 in a mixed column reads as 12, as it does in a column of numbers."""
     if isinstance(cell, float | np.floating):
-        whole = float(cell).is_integer() and abs(cell) < EXACT
-        return f"{cell + 0:.0f}" if whole else repr(float(cell))
+        number = float(cell)
+        whole = number.is_integer() and abs(number) < EXACT
+        return f"{number + 0:.0f}" if whole else repr(number)
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "backslashreplace")
     return str(cell).lower() if isinstance(cell, bool | np.bool_) else str(cell)

@@ -29,7 +29,6 @@ class Target:
     task : regression, binary, multiclass or multilabel
     classes : array of the class labels, sorted; empty for regression
     mean, scale : float64 arrays of shape (n_outputs,), of the regression target
-    low, high : float64 arrays of shape (n_outputs,), its range in the training rows
     name : the target's column
     flat : whether y has one dimension
     """
@@ -57,8 +56,12 @@ class Target:
     def regression(cls, y: np.ndarray, weight: np.ndarray | None = None, name: str = "y") -> Target:
         """Learn mean and standard deviation of y, float array of shape (n_rows,) or (n_rows, k)."""
         columns = y.reshape(len(y), -1).astype(np.float64)
-        mean = np.average(columns, axis=0, weights=weight)
-        scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weight))
+        # Divided by the largest first, so that squares of 1e300 stay finite.
+        largest = np.maximum(np.abs(columns).max(axis=0), np.finfo(np.float64).tiny)
+        shares = columns / largest
+        middle = np.average(shares, axis=0, weights=weight)
+        scale = largest * np.sqrt(np.average((shares - middle) ** 2, axis=0, weights=weight))
+        mean = largest * middle
         # A constant's deviation is rounding noise; one ulp of the mean is no scale.
         scale = np.where(scale > 1e-12 * np.abs(mean), scale, 1.0)
         return cls("regression", np.array([]), mean, scale, name, y.ndim == 1)
@@ -125,8 +128,13 @@ class Target:
         if self.task == "multiclass":
             shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
             return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
-        positive = 0.5 * (1 + np.tanh(0.5 * logits))
-        return np.hstack([1 - positive, positive]) if self.task == "binary" else positive
+        # 1 / (1 + exp(-x)) without an exp that overflows, and precise on both sides.
+        small = np.exp(-np.abs(logits))
+        nearer, farther = 1 / (1 + small), small / (1 + small)
+        positive = np.where(logits >= 0, nearer, farther)
+        if self.task == "multilabel":
+            return np.asarray(positive)
+        return np.hstack([np.where(logits >= 0, farther, nearer), positive])
 
     def logits(self, probabilities: np.ndarray) -> np.ndarray:
         """The outputs of shape (n_rows, n_outputs) that have these probabilities."""
@@ -206,8 +214,9 @@ def infer_task(column: Column, said: str = "auto") -> tuple[str, str]:
         raise DataError(f"target {name!r} is a date; turn it into a number (days since …) first")
     if column.odd is not None and said != "classification":
         cell = column.odd.examples[0]
+        what = {"number": "numbers", "datetime": "ISO dates"}[column.odd.kind]
         raise DataError(
-            f"target {name!r} is nearly all numbers, but row {cell[0] + 1} has {cell[1]!r}. Count "
+            f"target {name!r} is nearly all {what}, but row {cell[0] + 1} has {cell[1]!r}. Count "
             f"it as a gap (--missing {cell[1]!r}), or say --task classification."
         )
     if said == "regression":
