@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from layerwise.data.encoder import refuse_infinite
 from layerwise.data.files import read_sql, read_table, with_kinds
 from layerwise.data.schema import (
     KIND_OF,
@@ -233,13 +234,13 @@ def prepare(question: Question, table: Table, schema: Schema, notice: Notice) ->
     if test is None and len(split.test):
         test = whole.take(split.test)
     if task == "regression":
-        with np.errstate(over="ignore", invalid="ignore"):
-            target = Target.regression(train.y, train.weight, name)
-        if not np.all(np.isfinite([target.mean, target.scale])):
+        largest = float(np.abs(whole.y).max())
+        if largest > 1e150:  # its square, and so every metric, is infinite
             raise DataError(
-                f"{table.source}, target {name!r}: numbers up to {np.abs(train.y).max():.3g} are "
-                "too large to compute with; use a larger unit"
+                f"{table.source}: target {name!r} has numbers up to {largest:.3g}, which are too "
+                "large to compute with; use a larger unit"
             )
+        target = Target.regression(train.y, train.weight, name)
     else:
         classes = np.unique(train.y)
         if len(classes) < 2:
@@ -288,6 +289,8 @@ def _part(
             notice(f"{n:,} row{'s' * (n > 1)} of weight 0 {'are' if n > 1 else 'is'} left out")
             rows, weight = rows[weight > 0], weight[weight > 0]
     kept = checked.take(rows)
+    for name in inputs:  # in all parts before any training, as the test rows come last
+        refuse_infinite(kept[name], kept)
     return Part(kept, target_values(kept[target], task), weight)
 
 

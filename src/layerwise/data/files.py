@@ -468,6 +468,8 @@ def _delimiter(path: str, text: str) -> str:
 
 def _refuse_bad_names(source: str, names: Sequence[str]) -> None:
     """Every column needs a name of its own."""
+    if any(ord(one) < 32 and not one.isspace() for name in names for one in name):
+        raise DataError(f"{source} is not text: its header has control characters; is it a table?")
     for place, name in enumerate(names, start=1):
         if not name.strip():
             raise DataError(
