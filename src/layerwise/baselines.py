@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from layerwise import metrics
 from layerwise.data.encoder import Encoder
@@ -14,6 +15,7 @@ from layerwise.data.target import Target
 
 NAMES = ("constant", "linear", "boosted trees")
 _TREE_LEVELS = 255  # what HistGradientBoosting takes as one category
+_ONE_THREAD = 1_000_000  # cells; with fewer, threads wait for each other longer than they work
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,18 @@ def compare(
     dict
         For each of `NAMES` the metrics that the network has too.
     """
+    with threadpool_limits(1 if train.X.size < _ONE_THREAD else None):
+        return _compare(encoder, target, train, test, seed, fit_weight)
+
+
+def _compare(
+    encoder: Encoder,
+    target: Target,
+    train: Part,
+    test: Part,
+    seed: int,
+    fit_weight: np.ndarray | None,
+) -> dict[str, dict[str, float]]:
     found = {}
     for name, estimator in _estimators(encoder, target, seed).items():
         y = train.y if target.is_regression else target.codes(train.y)

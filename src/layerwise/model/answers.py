@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -65,12 +64,20 @@ def as_csv(columns: Mapping[str, Sequence[Any]], delimiter: str = ",") -> tuple[
             return "'" + cell
         return cell
 
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    lines = _Lines()
+    # Only with \r in the end of its lines does csv (before Python 3.13) quote a cell that has one.
+    writer = csv.writer(lines, delimiter=delimiter, lineterminator="\r\n")
     writer.writerow([safe(name) for name in columns])
     for row in zip(*columns.values()):
         writer.writerow([safe(cell) for cell in row])
-    return file.getvalue(), changed
+    return "".join(lines), changed
+
+
+class _Lines(list[str]):
+    """A file for csv that keeps each line with the end that we write."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")
 
 
 def _is_number(text: str) -> bool:
