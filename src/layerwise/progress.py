@@ -47,7 +47,7 @@ class Progress:
         if self._status is None:
             self._status = Status("", console=Console(file=self.stream))
             self._status.start()
-        self._status.update(line(event))
+        self._status.update(line(event)[:77])  # the spinner takes two places
 
 
 def line(event: EpochEnd, *, ended: bool = False) -> str:
@@ -58,7 +58,7 @@ def line(event: EpochEnd, *, ended: bool = False) -> str:
     >>> from layerwise.training.fit import EpochEnd
     >>> row = {"epoch": 7, "train_loss": 0.31, "valid_loss": 0.35, "accuracy": 0.9, "lr": 0.001}
     >>> line(EpochEnd(row, 200, 6, 3.5, 41000.0))
-    'epoch 7/200  train 0.3100  valid 0.3500  accuracy 0.900  best 6  ≤97 s'
+    'epoch 7/200  train 0.3100  valid 0.3500  accuracy 0.900  best 6  ≤96 s'
     """
     row = event.row
     parts = [f"epoch {row['epoch']}/{event.epochs}", f"train {_loss(row['train_loss'])}"]

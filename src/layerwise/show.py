@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +31,23 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) ->
 
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < left else "right", overflow="fold")
+        table.add_column(_escape(name), justify="left" if i < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_escape(cell) for cell in row))
     file = io.StringIO()
-    width = max(shutil.get_terminal_size((80, 24)).columns, 40)
-    Console(file=file, width=width, no_color=True, highlight=False).print(table)
+    Console(file=file, width=_width(), no_color=True, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+
+
+def _width() -> int:
+    return max(shutil.get_terminal_size((80, 24)).columns, 40)
+
+
+def _wrapped(text: str) -> str:
+    """A sentence at the terminal's width; words are kept whole."""
+    return textwrap.fill(
+        text, _width(), break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+    )
 
 
 def _escape(text: str) -> str:
@@ -76,14 +88,14 @@ def show_training(run: Run) -> str:
     ]
     lines = [
         f"{target.name}: {target.task}{classes} ({record['task_reason']})",
-        f"{', '.join(parts)} (split {record['data']['split']})",
+        _wrapped(f"{', '.join(parts)} (split {record['data']['split']})"),
         "",
         metric_table({"network": run.metrics, **run.baselines}),
         "",
     ]
     verdict = _verdict(target.task, run.metrics, run.baselines)
     if verdict:
-        lines.append(verdict)
+        lines.append(_wrapped(verdict))
     why = {
         "patience": "no gain since",
         "epochs": "all epochs done",
@@ -95,8 +107,9 @@ def show_training(run: Run) -> str:
         f"{count_parameters(model.plan):,} parameters"
     )
     if run.folder:
-        lines += ["", f"saved in {run.folder}; next:", f"  layerwise inspect {run.folder}",
-                  f"  layerwise predict {run.folder} NEW.csv -o answers.csv"]  # fmt: skip
+        path = shlex.quote(str(run.folder))
+        lines += ["", f"saved in {run.folder}; next:", f"  layerwise inspect {path}",
+                  f"  layerwise predict {path} NEW.csv -o answers.csv"]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -215,7 +228,12 @@ def show_description(model: Model) -> str:
         for row in summarise(model.plan)
     ]  # fmt: skip
     total = count_parameters(model.plan)
-    lines = [what, "", grid(["", "layer", "output", "parameters", "share"], layers, left=2), ""]
+    lines = [
+        _wrapped(what),
+        "",
+        grid(["", "layer", "output", "parameters", "share"], layers, left=2),
+        "",
+    ]
     trained = info.get("data", {}).get("rows", info.get("rows", {})).get("train", 0)
     per_row = f", {total / trained:.2g} for each of {trained:,} training rows" if trained else ""
     lines.append(f"{total:,} parameters{per_row}")
@@ -231,7 +249,7 @@ def show_description(model: Model) -> str:
     settings = ", ".join(
         f"{name} {_setting(model.recipe[name])}" for name in changed if name in model.recipe
     )
-    lines += [settings, f"layerwise {info['layerwise']}, torch {info['torch']}"]
+    lines += [_wrapped(settings), f"layerwise {info['layerwise']}, torch {info['torch']}"]
     return "\n".join(lines)
 
 
