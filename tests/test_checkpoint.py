@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,11 @@ def _rows(n, seed, dtype=torch.float32):
     return Rows(X, y)
 
 
+def _sized(recipe):
+    """Batches of 16 of the 50 rows; LBFGS needs them all at once."""
+    return replace(recipe, batch_size=50 if recipe.optimizer == "lbfgs" else 16)
+
+
 def _train(recipe, checkpoint=None, die_after=None, dtype=torch.float32, **options):
     def die(event):
         if event.row["epoch"] == die_after:
@@ -37,8 +44,8 @@ def _train(recipe, checkpoint=None, die_after=None, dtype=torch.float32, **optio
     plan = design(3, [], 1, hidden_layer_sizes=(6,), dropout=recipe.dropout, norm=recipe.norm)
     network = build(plan, seed=2, dtype=dtype)
     history = fit(
-        network, mse, _rows(50, 0, dtype), _rows(20, 1, dtype), recipe, seed=4,
-        batch_size=50 if recipe.optimizer == "lbfgs" else 16, checkpoint=checkpoint, callbacks=[die], **options,
+        network, mse, _rows(50, 0, dtype), _rows(20, 1, dtype), _sized(recipe), seed=4,
+        checkpoint=checkpoint, callbacks=[die], **options,
     )  # fmt: skip
     return to_arrays(network), history
 
@@ -83,7 +90,10 @@ def test_a_killed_training_resumes_to_the_same_bytes_with_every_optimizer(
         {"schedule": "one_cycle", "warmup": 0.2},
         {"schedule": "cosine", "dropout": 0.2, "clip_norm": 0.5, "norm": "layer"},
         {"optimizer": "adam", "optimizer_options": {"amsgrad": True, "betas": [0.8, 0.9]}},
-        {"optimizer": "lbfgs", "optimizer_options": {"line_search_fn": "strong_wolfe", "max_iter": 2}},
+        {
+            "optimizer": "lbfgs",
+            "optimizer_options": {"line_search_fn": "strong_wolfe", "max_iter": 2},
+        },
     ],
 )
 def test_dropout_schedules_and_options_resume_to_the_same_bytes(settings, tmp_path):
@@ -111,7 +121,7 @@ def test_an_interrupted_training_goes_on(tmp_path):
 
     network = build(design(3, [], 1, hidden_layer_sizes=(6,), dropout=0.2), seed=2)
     history = fit(
-        network, mse, _rows(50, 0), _rows(20, 1), recipe, batch_size=16, seed=4,
+        network, mse, _rows(50, 0), _rows(20, 1), _sized(recipe), seed=4,
         checkpoint=Checkpoint(path), callbacks=[stop],
     )  # fmt: skip
     assert history.stopped == "interrupted"

@@ -37,10 +37,10 @@ def _network(dropout=0.0, norm=None, dtype=torch.float32, sizes=(8,)):
 
 def _fit(network=None, train=None, valid="own", **options):
     network = network or _network()
-    settings = {k: options.pop(k) for k in set(options) & set(SETTINGS) - {"batch_size"}}
-    recipe = Recipe(**{"epochs": 6, "lr": 0.01, **settings})
+    settings = {k: options.pop(k) for k in set(options) & set(SETTINGS)}
+    recipe = Recipe(**{"epochs": 6, "lr": 0.01, "batch_size": 16, **settings})
     valid = _rows(30, 9) if isinstance(valid, str) else valid
-    options = {"batch_size": 16, "seed": 3, **options}
+    options = {"seed": 3, **options}
     history = fit(network, mse, train or _rows(), valid, recipe, **options)
     return network, history
 
@@ -270,7 +270,9 @@ def test_a_bad_cell_that_only_spoils_the_weights_is_named_too():
 def test_a_bad_target_is_named_with_its_row():
     train = _rows()
     train.y[5] = float("nan")
-    with pytest.raises(TrainingError, match="epoch 1, step .* target of row 6 of the training rows"):
+    with pytest.raises(
+        TrainingError, match=r"epoch 1, step .* target of row 6 of the training rows"
+    ):
         _fit(train=train)
 
 
@@ -283,7 +285,9 @@ def test_an_epoch_that_ends_in_nan_is_never_the_best():
     # One step an epoch: the first loss is finite, the weights after it are not, and no step looks.
     with pytest.raises(TrainingError):
         _fit(optimizer="sgd", lr=1e38, batch_size=60)
-    with pytest.raises(TrainingError, match="no epoch ended with a finite value: loss is (nan|inf)"):
+    with pytest.raises(
+        TrainingError, match=r"no epoch ended with a finite value: loss is (nan|inf)"
+    ):
         _fit(optimizer="sgd", lr=1e38, batch_size=60, epochs=1)
     with pytest.raises(TrainingError):
         _fit(optimizer="sgd", lr=1e38, batch_size=60, valid=None)
@@ -322,7 +326,6 @@ def test_outputs_that_overflow_name_the_layer():
 # ---------------------------------------------------------------- all the same to the byte
 
 
-
 def _trained(_=None):
     """The weights and losses of a training with everything random in it, as bytes."""
     network, history = _fit(_network(dropout=0.3, norm="batch", sizes=(40, 40)), epochs=3)
@@ -332,9 +335,10 @@ def _trained(_=None):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others():
     assert _trained() == _trained()
-    assert to_arrays(_fit(seed=4)[0])["0.weight"].tobytes() != to_arrays(_fit(seed=5)[0])[
-        "0.weight"
-    ].tobytes()
+    assert (
+        to_arrays(_fit(seed=4)[0])["0.weight"].tobytes()
+        != to_arrays(_fit(seed=5)[0])["0.weight"].tobytes()
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -406,7 +410,7 @@ def test_any_module_trains_and_an_optimizer_of_ones_own():
     rows = _rows()
     rows = Rows(rows.X, (rows.y > 0).float())
     history = fit(
-        network, bce, rows, None, Recipe(epochs=5, lr=0.05), batch_size=16, optimizer=optimizer
+        network, bce, rows, None, Recipe(epochs=5, lr=0.05, batch_size=16), optimizer=optimizer
     )
     assert history[-1]["loss"] < history[0]["loss"]
     assert math.isfinite(history[-1]["loss"])
@@ -419,8 +423,8 @@ def test_full_batch_weights_train_as_repeated_rows():
     repeated = _network(dtype=torch.float64)
     mean = w / w.double().mean()
     recipe = Recipe(epochs=30, lr=0.02)
-    fit(weighted, mse, Rows(rows.X, rows.y, mean), None, recipe, batch_size=40)
+    fit(weighted, mse, Rows(rows.X, rows.y, mean), None, recipe)
     X, y = rows.X.repeat_interleave(w, 0), rows.y.repeat_interleave(w, 0)
-    fit(repeated, mse, Rows(X, y), None, recipe, batch_size=len(X))
+    fit(repeated, mse, Rows(X, y), None, recipe)
     for found, expected in zip(weighted.parameters(), repeated.parameters()):
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)

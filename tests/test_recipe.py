@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwise.errors import SettingError
-from layerwise.training.recipe import SETTINGS, Recipe, batch_size, check
+from layerwise.training.recipe import SETTINGS, Recipe, check, settle
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -107,7 +107,7 @@ def test_any_value_is_taken_or_refused_in_words(name, value):
 
 
 def test_an_unknown_setting_gets_the_nearest_one():
-    with pytest.raises(SettingError, match="unknown setting 'droput'. Did you mean 'dropout'"):
+    with pytest.raises(SettingError, match=r"unknown setting 'droput'. Did you mean 'dropout'"):
         Recipe.from_json({"droput": 0.1})
 
 
@@ -150,13 +150,20 @@ def test_a_recipe_survives_json():
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
-def test_the_batch_size_follows_the_number_of_rows():
-    auto = Recipe()
-    sizes = [batch_size(auto, n, False) for n in (200, 1999, 2000, 5000, 20000, 10**6)]
-    assert sizes == [32, 32, 64, 128, 256, 256]
-    assert batch_size(auto, 150, True) == 150
-    assert batch_size(Recipe(batch_size=64), 50, True) == 50
-    assert batch_size(Recipe(batch_size=7), 5000, False) == 7
+def test_what_is_left_open_follows_the_number_of_rows():
+    sizes = [settle(Recipe(), n).batch_size for n in (150, 200, 1999, 2000, 5000, 20000, 10**6)]
+    assert sizes == [150, 32, 32, 64, 128, 256, 256]
+    assert settle(Recipe(), 150).dtype == "float64"
+    assert settle(Recipe(), 200).dtype == "float32"
+    assert settle(Recipe(), 150).lr > settle(Recipe(), 200).lr > 0
+
+
+def test_what_is_set_stays_and_settling_twice_changes_nothing():
+    said = Recipe(batch_size=64, lr=0.5, weight_decay=0.1, dtype="float32")
+    assert settle(said, 5000) == said
+    assert settle(said, 50).batch_size == 50, "no more rows in a step than there are"
+    once = settle(Recipe(), 100)
+    assert settle(once, 100) == once
 
 
 def test_settings_are_known_without_torch():

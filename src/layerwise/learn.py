@@ -28,9 +28,7 @@ from layerwise.training.checkpoint import Checkpoint
 from layerwise.training.fit import Callback, fit
 from layerwise.training.history import History
 from layerwise.training.optimizer import make_optimizer
-from layerwise.training.recipe import Recipe, batch_size
-
-SMALL = 200  # below so many training rows: float64, all rows in each step
+from layerwise.training.recipe import Recipe, settle
 
 _LOSS = {"regression": "mse", "binary": "bce", "multiclass": "cross_entropy", "multilabel": "bce"}
 _LOSSES = {
@@ -78,9 +76,8 @@ def learn(
     metrics.check_monitor(recipe.monitor, target)
     loss = LOSSES[loss_name(recipe, target)]
     weights = class_weights(class_weight, target, train)
-    small = len(train) < SMALL
-    double = recipe.dtype == "float64" or (small and recipe.dtype == "auto")
-    dtype: Any = np.float64 if double else np.float32
+    recipe = settle(recipe, len(train))
+    dtype: Any = np.dtype(recipe.dtype)
     fit_weight = effective_weight(train, target, weights)
     device = torch_device(recipe.device)
     seeds = np.random.SeedSequence(seed).generate_state(2)
@@ -92,8 +89,7 @@ def learn(
             hidden_layer_sizes=recipe.hidden_layer_sizes, activation=recipe.activation,
             dropout=recipe.dropout, norm=recipe.norm,
         )  # fmt: skip
-        torch_dtype = torch.float64 if dtype == np.float64 else torch.float32
-        network = build(plan, seed=int(seeds[0]), dtype=torch_dtype).to(device)
+        network = build(plan, seed=int(seeds[0]), dtype=getattr(torch, recipe.dtype)).to(device)
         optimizer = make_optimizer(network, recipe)
     else:
         encoder, plan, dtype = start.model.encoder, start.model.plan, start.model.dtype
@@ -117,7 +113,7 @@ def learn(
 
     history = fit(
         network, loss, train_rows, valid_rows, recipe,
-        batch_size=batch_size(recipe, len(train), small), seed=int(seeds[1]), score=score,
+        seed=int(seeds[1]), score=score,
         higher_is_better=recipe.monitor in metrics.HIGHER_IS_BETTER,
         callbacks=callbacks, checkpoint=checkpoint, optimizer=optimizer,
         feature_names=encoder.feature_names,

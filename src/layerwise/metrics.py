@@ -92,13 +92,14 @@ def _classification(
     from sklearn import metrics as m
 
     if target.task == "multilabel":
+        losses = [
+            m.log_loss(y[:, k], p[:, k], sample_weight=w, labels=[0, 1]) for k in range(y.shape[1])
+        ]
         found = {
             "accuracy": float(m.accuracy_score(y, answers, sample_weight=w)),
-            "log_loss": float(np.mean([
-                m.log_loss(y[:, k], p[:, k], sample_weight=w, labels=[0, 1]) for k in range(p.shape[1])
-            ])),
+            "log_loss": float(np.mean(losses)),
             "f1": float(m.f1_score(y, answers, average="macro", sample_weight=w, zero_division=0)),
-        }  # fmt: skip
+        }
         return found
     codes, said = target.codes(y), target.codes(answers)
     labels = list(range(len(target.classes)))

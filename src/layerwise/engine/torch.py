@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ class NotFinite(ArithmeticError):
         self.step, self.rows, self.X, self.y = step, rows, X, y
 
 
+@torch.enable_grad()
 def train_epoch(
     network: nn.Module,
     loss: Loss,
@@ -80,32 +82,34 @@ def train_epoch(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     network.train()
     total, step, n = 0.0, 0, len(order)
+
+    def gradients(Xb: Tensor, yb: Tensor, wb: Tensor | None) -> float:
+        """The batch's loss; its gradients are left on the parameters."""
+        for p in parameters:
+            p.grad = None  # zero_grad without its bookkeeping, a twentieth of a small step
+        value = loss(network(Xb), yb, wb)
+        value.backward()
+        if clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, clip_value)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+        return value.item()
+
     for start, stop in batches(n, batch_size):
         if step and time.monotonic() > deadline:
             return Epoch(total / start, step, complete=False)
         if learning_rate is not None:
             _set_rate(optimizer, learning_rate(step))
-        Xb, yb, wb = X[start:stop], y[start:stop], None if w is None else w[start:stop]
-        values: list[float] = []  # LBFGS evaluates the loss several times in a step
-
-        def evaluate(
-            Xb: Tensor = Xb, yb: Tensor = yb, wb: Tensor | None = wb, values: list[float] = values
-        ) -> float:
-            optimizer.zero_grad()
-            value = loss(network(Xb), yb, wb)
-            value.backward()
-            values.append(value.item())
-            # Only at the step's own weights: a line search may look too far and come back.
-            if len(values) == 1:
-                _refuse_not_finite(values[0], step, order[start:stop], Xb, yb)  # noqa: B023
-            if clip_value is not None:
-                nn.utils.clip_grad_value_(parameters, clip_value)
-            if clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, clip_norm)
-            return values[-1]
-
-        optimizer.step(evaluate)
-        total += values[0] * (stop - start)
+        batch = X[start:stop], y[start:stop], None if w is None else w[start:stop]
+        value = gradients(*batch)
+        if value - value != 0:  # true for NaN and both infinities
+            raise NotFinite(step, order[start:stop], batch[0], batch[1])
+        if isinstance(optimizer, torch.optim.LBFGS):
+            # the one that evaluates the loss several times in a step
+            optimizer.step(partial(gradients, *batch))
+        else:
+            optimizer.step()
+        total += value * (stop - start)
         step += 1
     return Epoch(total / n, step)
 
@@ -127,11 +131,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         if group["lr"] != rate:
             group["lr"] = rate
-
-
-def _refuse_not_finite(value: float, step: int, rows: Tensor, X: Tensor, y: Tensor) -> None:
-    if value - value != 0:  # true for NaN and both infinities
-        raise NotFinite(step, rows, X, y)
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ ACTIVATIONS: dict[str, Layer] = {
 }
 NORMS = {"batch": "BatchNorm1d", "layer": "LayerNorm"}
 LAYERS = {
-    "InputLayer", "Linear", "Dropout", *NORMS.values(), *(one["type"] for one in ACTIVATIONS.values())
+    "InputLayer", "Linear", "Dropout", *NORMS.values(),
+    *(layer["type"] for layer in ACTIVATIONS.values()),
 }  # fmt: skip
 
 ONE_HOT_LEVELS = 30  # with more codes a category is embedded

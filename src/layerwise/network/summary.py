@@ -66,4 +66,6 @@ def _words(layer: Layer) -> str:
         parts += [f"{embedded} embedded"] if embedded else []
         return f"InputLayer({', '.join(parts)})"
     shown = [v for k, v in layer.items() if k not in ("type", "eps")]
-    return f"{layer['type']}({', '.join(str(v) if isinstance(v, int) else f'{v:g}' for v in shown)})"
+    return (
+        f"{layer['type']}({', '.join(str(v) if isinstance(v, int) else f'{v:g}' for v in shown)})"
+    )

@@ -27,7 +27,7 @@ from layerwise.network.layers import set_dropout_generator
 from layerwise.training.checkpoint import Checkpoint, State
 from layerwise.training.history import History
 from layerwise.training.optimizer import make_optimizer
-from layerwise.training.recipe import Recipe
+from layerwise.training.recipe import Recipe, settle
 from layerwise.training.schedule import rate_at
 
 
@@ -53,7 +53,6 @@ def fit(
     valid: Rows | None,
     recipe: Recipe,
     *,
-    batch_size: int,
     seed: int = 0,
     score: Score | None = None,
     higher_is_better: bool = False,
@@ -71,7 +70,6 @@ def fit(
     train, valid : the rows to learn from and the rows that decide on the best epoch; without
         validation rows the loss on the training rows decides, and nothing stops early
     recipe : the settings; widths and activation are the network's business
-    batch_size : rows of a step
     seed : of the private generators for shuffling and dropout
     score : metrics from the validation outputs, put into the history; ``recipe.monitor`` may name
         one of them, and then ``higher_is_better`` says which way is better
@@ -99,15 +97,17 @@ def fit(
     """
     if recipe.monitor != "loss" and (valid is None or score is None):
         raise SettingError(f"monitor {recipe.monitor!r} needs validation rows, and there are none")
+    recipe = settle(recipe, len(train))
     optimizer = optimizer or make_optimizer(network, recipe)
     shuffle = torch.Generator().manual_seed(seed)
     dropout = torch.Generator(train.X.device).manual_seed(seed + 1)
     generators = {"shuffle": shuffle, "dropout": dropout}
     state = checkpoint.load(network, optimizer, generators) if checkpoint else State()
     sign = -1.0 if higher_is_better and recipe.monitor != "loss" else 1.0
+    batch_size, lr = int(recipe.batch_size), float(recipe.lr)
     steps = n_steps(len(train), batch_size)
     rate = partial(
-        rate_at, n_steps=steps * recipe.epochs, lr=recipe.lr, schedule=recipe.schedule,
+        rate_at, n_steps=steps * recipe.epochs, lr=lr, schedule=recipe.schedule,
         warmup=recipe.warmup,
     )  # fmt: skip
     start = time.monotonic() - state.elapsed_s
@@ -150,7 +150,7 @@ def fit(
                 elif patience and state.epoch - state.best_epoch >= patience:
                     history.stopped = "patience"
                 else:
-                    if checkpoint:
+                    if checkpoint and state.best:  # else there is nothing to go on with
                         checkpoint.save(state, network, optimizer, generators)
                     continue
                 break

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from layerwise.errors import SettingError, did_you_mean
-from layerwise.training.recipe import Recipe
+from layerwise.training.recipe import SMALL, Recipe, settle
 
 _NOT_FOR_ALL = {
     "muon": "takes matrices only, and a network has biases too",
@@ -44,6 +44,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if kind is None:
         known = did_you_mean(recipe.optimizer.lower(), OPTIMIZERS)
         raise SettingError(f"unknown optimizer {recipe.optimizer!r}. {known}")
+    recipe = settle(recipe, SMALL)  # a rate that was left open till now is that of larger tables
     accepted = inspect.signature(kind).parameters
     options: dict[str, Any] = {"lr": recipe.lr}
     if "momentum" in accepted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from layerwise.errors import SettingError, did_you_mean
@@ -49,7 +49,7 @@ class Recipe:
         flag="hidden",
     )
     activation: str = _setting(
-        "relu", "Function after each hidden layer.", choices=tuple(ACTIVATIONS)
+        "silu", "Function after each hidden layer.", choices=tuple(ACTIVATIONS)
     )
     dropout: float = _setting(
         0.0, "Share of hidden values set to zero while training.", low=0, high=1, open="high"
@@ -62,9 +62,20 @@ class Recipe:
     optimizer_options: dict[str, Any] = _setting(
         {}, "More arguments of the optimizer, e.g. nesterov=true.", flag="optimizer-option"
     )
-    lr: float = _setting(1e-3, "Learning rate.", low=0, open="low")
+    lr: float | str = _setting(
+        "auto",
+        "Learning rate; auto follows optimizer and rows.",
+        low=0,
+        open="low",
+        words=("auto",),
+    )
     momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.", low=0, high=1, open="high")
-    weight_decay: float = _setting(1e-4, "Weight decay; biases and norms are left alone.", low=0)
+    weight_decay: float | str = _setting(
+        "auto",
+        "Weight decay, not of biases and norms; auto is 0.01 for adamw, else 0.0001.",
+        low=0,
+        words=("auto",),
+    )
     schedule: str = _setting("constant", "How the rate goes on.", choices=SCHEDULES)
     warmup: float = _setting(
         0.0, "Share of all steps in which the rate climbs to its value.", low=0, high=1, open="high"
@@ -224,10 +235,35 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(whole)
 
 
-def batch_size(recipe: Recipe, n_rows: int, small: bool) -> int:
-    """Rows of a step: as set, or all rows of a small table, or 32 to 256 by the number of rows."""
-    if not isinstance(recipe.batch_size, str):
-        return min(recipe.batch_size, max(n_rows, 1))
-    if small:
-        return max(n_rows, 1)
-    return 32 if n_rows < 2000 else 64 if n_rows < 5000 else 128 if n_rows < 20000 else 256
+SMALL = 200  # below so many training rows a step takes them all, in float64
+
+# Where torch's own default is far from Adam's, that default is kept.
+_RATES = {"sgd": 0.01, "asgd": 0.01, "adagrad": 0.01, "rprop": 0.01, "adadelta": 1.0, "lbfgs": 1.0}
+
+
+def settle(recipe: Recipe, n_rows: int) -> Recipe:
+    """The recipe with a value for everything it leaves open ("auto") but the loss and the device.
+
+    Small tables are trained in float64 with all rows in each step, at a higher rate, so that their
+    result depends neither on the order of the rows nor on a row standing twice or with weight 2.
+
+    Examples
+    --------
+    >>> settled = settle(Recipe(), 3000)
+    >>> settled.batch_size, settled.lr, settled.dtype
+    (64, 0.002, 'float32')
+    """
+    small = n_rows < SMALL
+    by_rows = 32 if n_rows < 2000 else 64 if n_rows < 5000 else 128 if n_rows < 20000 else 256
+    rows = n_rows if small else by_rows
+    size = rows if recipe.batch_size == "auto" else recipe.batch_size
+    optimizer = recipe.optimizer.lower()
+    rate = _RATES.get(optimizer, 0.01 if small else 0.002)
+    decay = 1e-2 if optimizer == "adamw" else 1e-4
+    return replace(
+        recipe,
+        batch_size=max(min(int(size), n_rows), 1),
+        lr=rate if recipe.lr == "auto" else recipe.lr,
+        weight_decay=decay if recipe.weight_decay == "auto" else recipe.weight_decay,
+        dtype=("float64" if small else "float32") if recipe.dtype == "auto" else recipe.dtype,
+    )
