@@ -9,10 +9,10 @@ import json
 import duckdb
 import numpy as np
 import pytest
-import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import small
 from layerwise.data.files import read_table
 from layerwise.errors import SettingError
 from layerwise.model.answers import answer_columns, as_csv, write_answers
@@ -73,7 +73,8 @@ def test_a_kept_column_does_not_vanish_under_an_answer():
 
 @pytest.mark.parametrize(
     "cell",
-    ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－x", "＠x"],
+    ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1",
+     "＝1", "＋1", "－x", "＠x"],
 )  # fmt: skip
 def test_a_cell_that_a_spreadsheet_would_run_is_made_text(cell):
     text, changed = as_csv({"x": [cell], cell: ["y"]})
@@ -101,7 +102,9 @@ def test_no_written_text_begins_as_a_formula_and_all_can_be_had_back(cells):
     text, changed = as_csv({"x": cells, "y": [0] * len(cells)})
     rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
     found = [row[0] for row in rows]
-    assert [one.removeprefix("'") if one != cell else one for one, cell in zip(found, cells)] == cells
+    assert [
+        one.removeprefix("'") if one != cell else one for one, cell in zip(found, cells)
+    ] == cells
     assert changed == sum(one != cell for one, cell in zip(found, cells))
     for one in found:
         assert not one.startswith(("=", "@", "\t=", "\r", "\n"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import small
 
+import small
 from layerwise import baselines, metrics
 from layerwise.baselines import Part, compare
 from layerwise.data.encoder import Encoder
@@ -48,7 +48,9 @@ def test_the_constant_is_the_mean_or_the_share_of_each_class():
     model, train, test = _parts("sold")
     found = compare(model.encoder, model.target, train, test, 0, None)["constant"]
     share, held = np.mean(train.y == "sold"), np.mean(test.y == "sold")
-    assert found["log_loss"] == pytest.approx(-held * np.log(share) - (1 - held) * np.log(1 - share))
+    assert found["log_loss"] == pytest.approx(
+        -held * np.log(share) - (1 - held) * np.log(1 - share)
+    )
 
 
 @pytest.mark.parametrize("target", ["price", "sold", "band"])

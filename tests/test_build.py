@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from test_plan import PLANS
 
 from layerwise.network.build import build, from_arrays, to_arrays
 from layerwise.network.plan import ACTIVATIONS, design
+from test_plan import PLANS
 
 HE, GLOROT, LECUN = (
     lambda i, o: (2 / i) ** 0.5,
     lambda i, o: (2 / (i + o)) ** 0.5,
     lambda i, o: (1 / i) ** 0.5,
 )
-RULE = {name: HE for name in ACTIVATIONS} | {
+RULE = dict.fromkeys(ACTIVATIONS, HE) | {
     "selu": LECUN, "tanh": GLOROT, "sigmoid": GLOROT, "hardtanh": GLOROT, "identity": GLOROT,
 }  # fmt: skip
 

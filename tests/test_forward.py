@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_plan import PLANS
 
 from layerwise.network.build import build, to_arrays
 from layerwise.network.forward import FUNCTIONS, forward
 from layerwise.network.plan import ACTIVATIONS, design
+from test_plan import PLANS
 
 
 def _rows(plan, n, rng):

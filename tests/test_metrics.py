@@ -19,7 +19,9 @@ def _target(task):
     if task == "regression":
         return Target("regression", np.array([]), np.array([5.0]), np.array([2.0]), "y")
     if task == "two numbers":
-        return Target("regression", np.array([]), np.array([5.0, 0]), np.array([2.0, 1]), "y", False)
+        return Target(
+            "regression", np.array([]), np.array([5.0, 0]), np.array([2.0, 1]), "y", False
+        )
     if task == "multilabel":
         return Target.multilabel(3)
     return Target.classification(np.array(CLASSES[{"binary": 2, "multiclass": 3}[task]]))
@@ -132,7 +134,7 @@ def test_a_monitor_has_to_be_a_metric_of_the_task():
         target = _target(task)
         for name in ("loss", *metrics.names(target)):
             metrics.check_monitor(name, target)
-    with pytest.raises(SettingError, match="'accurracy' is no metric of a binary.*'accuracy'"):
+    with pytest.raises(SettingError, match=r"'accurracy' is no metric of a binary.*'accuracy'"):
         metrics.check_monitor("accurracy", _target("binary"))
     with pytest.raises(SettingError, match="'accuracy' is no metric of a regression"):
         metrics.check_monitor("accuracy", _target("regression"))

@@ -1,4 +1,4 @@
-"""A model in one file: it predicts the same after loading, needs no torch, and nothing foreign passes."""
+"""A model in one file: the same answers after loading, without torch; nothing foreign passes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-import small
 import torch
 
 import layerwise
+import small
 from layerwise import storage
 from layerwise.errors import DataError, DataWarning, ModelFileError
 from layerwise.model.file import FORMAT, load, save
@@ -115,7 +115,7 @@ def test_a_golden_file_keeps_giving_its_answers(path):
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(ModelFileError, match="there is no model at"):
         load(tmp_path / "none.layerwise")
-    with pytest.raises(ModelFileError, match="has no model.layerwise"):
+    with pytest.raises(ModelFileError, match=r"has no model.layerwise"):
         load(tmp_path)
 
 
@@ -217,8 +217,10 @@ def test_each_row_is_answered_as_if_it_were_alone():
     whole = model.predict_proba(data)
     for i in range(12):
         # a column that is all gaps in a single row is still a column
-        one = model.read({"size": np.array([np.nan if data["size"][i] is None else data["size"][i]]),
-                          "town": [data["town"][i]], "new": [data["new"][i]]})  # fmt: skip
+        size = np.nan if data["size"][i] is None else data["size"][i]
+        one = model.read(
+            {"size": np.array([size]), "town": [data["town"][i]], "new": [data["new"][i]]}
+        )
         alone = model.target.probabilities(model.outputs(one))
         np.testing.assert_allclose(alone[0], whole[i], rtol=1e-12)
 
@@ -254,7 +256,7 @@ def test_known_rows_give_no_warning():
 def test_a_missing_column_is_named_with_the_nearest_one():
     data = small.rows(5)
     data["twon"] = data.pop("town")
-    with pytest.raises(DataError, match="no column 'town'. Did you mean 'twon'"):
+    with pytest.raises(DataError, match=r"no column 'town'. Did you mean 'twon'"):
         small.model().predict(data)
     with pytest.raises(DataError, match="no column"):
         small.model().predict({"other": [1, 2]})

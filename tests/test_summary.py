@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
-from test_plan import PLANS
 
 from layerwise.network.build import build
 from layerwise.network.plan import design
 from layerwise.network.summary import count_parameters, summarise
+from test_plan import PLANS
 
 
 @settings(max_examples=30, deadline=None)
