@@ -370,7 +370,7 @@ def test_the_estimators_have_every_setting_of_the_recipe_with_its_default():
     ("settings", "said"),
     [
         ({"activation": "rellu"}, "unknown activation 'rellu'. Did you mean 'relu'?"),
-        ({"lr": -1}, "lr has to be above 0; got -1"),
+        ({"lr": -1}, "lr has to be above 0, or 'auto'; got -1"),
         ({"dropout": 1}, "dropout has to be at least 0 and below 1; got 1"),
         ({"hidden_layer_sizes": (0.5,)}, "hidden_layer_sizes has to be whole numbers"),
         ({"optimizer": "adm"}, "unknown optimizer 'adm'"),

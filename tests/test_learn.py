@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import small
 from layerwise.data.files import read_table
 from layerwise.data.schema import enforce, infer_schema
 from layerwise.data.target import Target

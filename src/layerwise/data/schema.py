@@ -129,7 +129,7 @@ class Schema:
             "# date. Left out: identifier, constant, text, ignore. Special: target, weight,",
             '# group. Dates other than ISO take a format, e.g. format = "%d/%m/%Y".',
             "",
-            f"missing = {json.dumps(list(self.missing), ensure_ascii=False)}",
+            f"missing = [{', '.join(map(_toml_string, self.missing))}]",
         ]
         for column in self.columns:
             reason = " ".join(column.reason.split())

@@ -121,7 +121,7 @@ def _by_group(groups: np.ndarray, valid: float, test: float, rng: np.random.Gene
                 part[group], got, left = number, got + sizes[group], left - 1
     rows = part[codes]
     train, validated, tested = (np.flatnonzero(rows == number) for number in (0, 1, 2))
-    return Split(train, validated, tested, f"by {len(sizes):,} groups")
+    return Split(train, validated, tested, f"by {len(sizes):,} group{'s' * (len(sizes) != 1)}")
 
 
 def _by_time(times: np.ndarray, valid: float, test: float) -> Split:
