@@ -262,6 +262,18 @@ def test_a_process_killed_without_mercy_resumes_to_the_same_bytes(table, tmp_pat
     assert epochs == list(range(1, 13))
 
 
+def test_epochs_after_the_last_checkpoint_are_told_once(table, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    whole = train(table, "sold", **QUICK)
+    _kill(table, out, 5, monkeypatch)  # the checkpoint is that of epoch 1: they are a second apart
+    seen = []
+    resume(out, callbacks=[lambda event: seen.append(event.row["epoch"])])
+    assert seen == [2, 3, 4, 5, 6]
+    epochs = [one["row"] for one in read_events(out) if one["event"] == "epoch"]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3, 4, 5, 6]
+    assert [row["valid_loss"] for row in epochs] == whole.history["valid_loss"]
+
+
 def test_a_run_killed_while_it_is_measured_has_lost_next_to_nothing(
     table, tmp_path, monkeypatch, every_epoch
 ):
@@ -524,6 +536,23 @@ def test_weights_and_notices_are_recorded(tmp_path):
     assert sum(run.record["data"]["rows"].values()) == 120
     assert any("weight 0" in one for one in said)
     assert run.record["notices"] == said
+
+
+def test_weight_2_is_the_row_twice_in_the_baselines():
+    names = ("size", "town", "new", "price")
+    data = {name: small.rows(80)[name] for name in names}
+    other = {name: small.rows(40, 1)[name] for name in names}
+    w = [1.0 + i % 3 for i in range(80)]
+    twice = {name: np.repeat(np.array(data[name], object), np.array(w, int)) for name in names}
+    options = {"valid": other, "test": other, **QUICK, "epochs": 1, "baselines": True}
+    options |= {"task": "regression"}
+    weighted = train(
+        {**data, "w": w}, "price", weights="w",
+        **{**options, "valid": {**other, "w": [1.0] * 40}, "test": {**other, "w": [1.0] * 40}},
+    )  # fmt: skip
+    repeated = train(twice, "price", **options)
+    for name in ("constant", "linear"):
+        assert weighted.baselines[name] == pytest.approx(repeated.baselines[name], rel=1e-4)
 
 
 def test_rows_of_weight_0_are_no_rows():
