@@ -45,7 +45,11 @@ class InputLayer(nn.Module):
         self.embedding = list(embedding)
         # One entry for each category, so that names tell which one an array belongs to.
         self.tables = nn.ModuleList(
-            nn.utils.skip_init(nn.Embedding, n + 1, width, padding_idx=0, dtype=dtype)
+            # zeros to be drawn later; the plain constructor would use the global generator, and
+            # skip_init would import torch's compiler, which takes seconds
+            nn.Embedding.from_pretrained(
+                torch.zeros(n + 1, width, dtype=dtype), freeze=False, padding_idx=0
+            )
             if width
             else nn.Identity()
             for n, width in zip(self.n_codes, self.embedding)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,6 +26,24 @@ OPTIMIZERS = {
     and kind is not torch.optim.Optimizer
     and name.lower() not in _NOT_FOR_ALL
 }
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Keep an optimizer's constructor from importing torch's compiler, which takes seconds.
+
+    It would do so only to mark one function as not to be compiled; the mark is set here for the
+    while, to the function itself.
+    """
+    function = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    if "torch._dynamo" in sys.modules or hasattr(function, "__dynamo_disable"):
+        yield
+        return
+    vars(function)["__dynamo_disable"] = function
+    try:
+        yield
+    finally:
+        vars(function).pop("__dynamo_disable", None)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -72,6 +93,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             {"params": others, "weight_decay": 0.0},
         ]
     try:
-        return kind(parameters, **options)
+        with _without_compiler():
+            return kind(parameters, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingError(f"{kind.__name__} refuses its options: {error}") from None
