@@ -265,6 +265,8 @@ def test_cells_that_keep_a_column_from_being_numbers_are_found_with_their_rows()
     assert table["a"].kind == "number"
     assert table["a"].missing.sum() == 2
     assert read_table(write("t.csv", "a\n" + "1\n" * 8 + "x\n"))["a"].odd is None  # one in nine
+    one = read_table(write("t.csv", "a\n" + "1\n" * 20000 + "x\n"))["a"]
+    assert (one.kind, one.odd.examples) == ("text", ((20000, "x"),))
     lines = '{"a":1}\n' * 20 + '{"a":"?"}\n'
     assert read_table(write("t.jsonl", lines))["a"].odd.examples == ((20, "?"),)
 

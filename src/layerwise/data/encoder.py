@@ -278,9 +278,8 @@ class CategoryStep:
         counts = np.bincount(column.values[known], rows[known], len(column.levels))
         enough = float(np.clip(rows.sum() / 1000, 2, 20))
         rare = counts < enough if np.sum(counts > 0) > 2 else counts <= 0
-        most = np.sort(counts)[::-1][:MAX_LEVELS][-1:]
-        rare |= counts < (most[0] if len(counts) > MAX_LEVELS else 0)
-        kept = [level for level, few in zip(column.levels, rare) if not few][:MAX_LEVELS]
+        rare[np.argsort(-counts, kind="stable")[MAX_LEVELS:]] = True
+        kept = [level for level, few in zip(column.levels, rare) if not few]
         other = len(kept) < int(np.sum(counts > 0))
         return cls(column.name, kept, bool((~known).any()), other)
 
