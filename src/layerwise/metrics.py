@@ -95,6 +95,9 @@ def _classification(
         losses = [
             m.log_loss(y[:, k], p[:, k], sample_weight=w, labels=[0, 1]) for k in range(y.shape[1])
         ]
+        losses = [
+            m.log_loss(y[:, k], p[:, k], sample_weight=w, labels=[0, 1]) for k in range(y.shape[1])
+        ]
         found = {
             "accuracy": float(m.accuracy_score(y, answers, sample_weight=w)),
             "log_loss": float(np.mean(losses)),
