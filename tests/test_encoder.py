@@ -19,8 +19,8 @@ from layerwise.data.encoder import (
     smooth_clip,
     weighted_quantiles,
 )
+from layerwise.data.frames import table_of
 from layerwise.data.schema import Schema, infer_schema
-from layerwise.data.table import table_of
 from layerwise.errors import DataError
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwise.data.encoder import Encoder
-from layerwise.data.files import read_sql, read_table
+from layerwise.data.files import read_table
 from layerwise.data.schema import infer_schema
+from layerwise.data.sql import read_sql
 from layerwise.data.table import text_column
 from layerwise.errors import DataError, SettingError
 
@@ -636,7 +637,8 @@ def test_reading_imports_no_library_that_the_user_does_not_use():
     pq.write_table(pa.table({"a": [1, None], "b": ["x", "y"]}), "t.parquet")
     code = """
         import sys
-        from layerwise.data.files import read_sql, read_table
+        from layerwise.data.files import read_table
+        from layerwise.data.sql import read_sql
         from layerwise.data.schema import infer_schema
         from layerwise.data.encoder import Encoder
         for path in ("t.csv", "t.jsonl", "t.parquet"):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwise.data.files import read_table
+from layerwise.data.frames import table_of
 from layerwise.data.schema import (
     ColumnSchema,
     Schema,
@@ -19,7 +20,6 @@ from layerwise.data.schema import (
     enforce,
     infer_schema,
 )
-from layerwise.data.table import table_of
 from layerwise.errors import DataError, SettingError
 
 WORDS = [f"{a} {b}" for a in ("red", "old", "big", "wet", "new") for b in ("cat", "dog", "owl")]

@@ -14,20 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerwise.data.table import (
-    MISSING,
-    CellError,
-    Table,
-    drop_missing,
-    from_values,
-    settle,
-    table_of,
-    text_column,
-    to_boolean,
-    to_datetime,
-    to_number,
-    to_text,
-)
+from layerwise.data.frames import from_values, table_of
+from layerwise.data.kinds import CellError, drop_missing, settle, to_boolean, to_datetime, to_number
+from layerwise.data.table import MISSING, Table, text_column, to_text
 from layerwise.errors import DataError
 
 

@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 from sklearn.preprocessing import StandardScaler
 
 from layerwise.data.files import read_table
-from layerwise.data.table import table_of
+from layerwise.data.frames import table_of
 from layerwise.data.target import Target, infer_task, labels_of, rows_with_target, target_values
 from layerwise.errors import DataError, SettingError
 

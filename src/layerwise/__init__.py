@@ -21,8 +21,9 @@ from layerwise.errors import (
 )
 
 if TYPE_CHECKING:
-    from layerwise.data.files import read_sql, read_table
+    from layerwise.data.files import read_table
     from layerwise.data.schema import Schema, infer_schema
+    from layerwise.data.sql import read_sql
     from layerwise.estimators import NetworkClassifier, NetworkRegressor
     from layerwise.model.model import Model
     from layerwise.run import Run, resume, train
@@ -37,7 +38,7 @@ _HOMES = {
     "Run": "layerwise.run",
     "Schema": "layerwise.data.schema",
     "infer_schema": "layerwise.data.schema",
-    "read_sql": "layerwise.data.files",
+    "read_sql": "layerwise.data.sql",
     "read_table": "layerwise.data.files",
     "resume": "layerwise.run",
     "train": "layerwise.run",

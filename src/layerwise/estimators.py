@@ -17,9 +17,10 @@ from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from layerwise.data.frames import table_of
 from layerwise.data.schema import Schema, enforce, infer_schema
 from layerwise.data.split import split_rows
-from layerwise.data.table import MISSING, Table, table_of
+from layerwise.data.table import MISSING, Table
 from layerwise.data.target import Target
 from layerwise.errors import DataError, DataWarning
 from layerwise.learn import Learnt, check_weight, learn

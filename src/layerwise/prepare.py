@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from layerwise.data.encoder import refuse_infinite
-from layerwise.data.files import read_sql, read_table, with_kinds
+from layerwise.data.files import read_table
+from layerwise.data.kinds import with_kinds
 from layerwise.data.schema import (
     KIND_OF,
     LEFT_OUT,
@@ -23,6 +24,7 @@ from layerwise.data.schema import (
     infer_schema,
 )
 from layerwise.data.split import split_rows
+from layerwise.data.sql import read_sql
 from layerwise.data.table import MISSING, Kind, Table, is_path
 from layerwise.data.target import Target, infer_task, rows_with_target, target_values
 from layerwise.errors import DataError, SettingError, did_you_mean

@@ -16,17 +16,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from layerwise.data.table import (
-    MISSING,
-    CellError,
-    Column,
-    Kind,
-    Table,
-    to_boolean,
-    to_datetime,
-    to_number,
-    to_text,
-)
+from layerwise.data.kinds import CellError, to_boolean, to_datetime, to_number
+from layerwise.data.table import MISSING, Column, Kind, Table, to_text
 from layerwise.errors import DataError, SettingError, did_you_mean
 
 Role = Literal[

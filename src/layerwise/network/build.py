@@ -80,11 +80,24 @@ def _module(layer: Layer, dtype: torch.dtype) -> nn.Module:
     if kind == "Dropout":
         return Dropout(**arguments)
     if kind == "Linear":
-        # torch's own constructor would draw from the global generator
-        return nn.utils.skip_init(nn.Linear, **arguments, dtype=dtype)
+        return _linear(**arguments, dtype=dtype)
     if kind in ("BatchNorm1d", "LayerNorm"):
         return getattr(nn, kind)(**arguments, dtype=dtype)
     return getattr(nn, kind)(**arguments)
+
+
+def _linear(in_features: int, out_features: int, dtype: torch.dtype) -> nn.Linear:
+    """An ``nn.Linear`` with zeros, to be drawn later.
+
+    torch's constructor would draw from the global generator, and ``skip_init`` would import torch's
+    compiler, which takes seconds.
+    """
+    linear = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(linear)
+    linear.in_features, linear.out_features = in_features, out_features
+    linear.weight = nn.Parameter(torch.zeros(out_features, in_features, dtype=dtype))
+    linear.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype))
+    return linear
 
 
 def _draw(linear: Any, rule: str, generator: torch.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ class Checkpoint:
             "rows": state.rows,
             "network": _plain(network.state_dict(), "network", arrays),
             "best": _plain(state.best, "best", arrays),
-            "optimizer": _plain(optimizer.state_dict(), "optimizer", arrays),
+            "optimizer": _plain(_state_of(optimizer), "optimizer", arrays),
             "generators": _plain(
                 {name: one.get_state() for name, one in generators.items()}, "generators", arrays
             ),
@@ -86,6 +87,11 @@ class Checkpoint:
     def remove(self) -> None:
         """The training is complete: there is nothing to go on with."""
         self.path.unlink(missing_ok=True)
+
+
+def _state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's ``state_dict``, without torch's wrapper that imports its compiler for it."""
+    return inspect.unwrap(type(optimizer).state_dict)(optimizer)
 
 
 def _put_back(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
