@@ -18,13 +18,14 @@ ROOT = Path(layerwise.__file__).parent
 
 # From the bottom to the top; what stands in one line may import each other.
 LEVELS = [
-    ["errors", "_version"],
+    ["errors", "_version", "beside"],
     ["storage"],
     ["data", "engine"],
     ["network", "metrics"],
     ["training", "model"],
-    ["prepare", "baselines", "progress"],
-    ["learn"],
+    ["prepare", "progress"],
+    ["weights"],
+    ["baselines", "learn"],
     ["run", "estimators"],
     ["show"],
     ["cli"],

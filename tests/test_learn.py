@@ -13,17 +13,10 @@ from layerwise.data.files import read_table
 from layerwise.data.schema import enforce, infer_schema
 from layerwise.data.target import Target
 from layerwise.errors import DataError, SettingError
-from layerwise.learn import (
-    check_weight,
-    class_weights,
-    effective_weight,
-    learn,
-    loss_name,
-    row_weight,
-    torch_device,
-)
+from layerwise.learn import learn, loss_name, torch_device
 from layerwise.prepare import Part
 from layerwise.training.recipe import Recipe
+from layerwise.weights import check_weight, class_weights, effective_weight, row_weight
 
 QUICK = {"epochs": 5, "hidden_layer_sizes": (6,), "lr": 0.02}
 

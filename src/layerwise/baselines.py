@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from layerwise import metrics
+from layerwise import metrics, prepare
 from layerwise.data.encoder import Encoder
+from layerwise.data.schema import Schema
 from layerwise.data.target import Target
+from layerwise.weights import class_weights, row_weight
 
 NAMES = ("constant", "linear", "boosted trees")
 _TREE_LEVELS = 255  # what HistGradientBoosting takes as one category
@@ -25,6 +28,24 @@ class Part:
     X: np.ndarray
     y: np.ndarray
     weight: np.ndarray | None
+
+
+def on_parts(
+    train: prepare.Part,
+    test: prepare.Part,
+    schema: Schema,
+    target: Target,
+    class_weight: str | Mapping[Any, float] | None,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """`compare` on rows as they are prepared for the network, encoded alike."""
+    encoder = Encoder.fit(train.table, schema, train.weight)
+    fitted, measured = (
+        Part(encoder.transform(part.table, np.float64), part.y, part.weight)
+        for part in (train, test)
+    )
+    weight = row_weight(train, target, class_weights(class_weight, target, train))
+    return compare(encoder, target, fitted, measured, seed, weight)
 
 
 def compare(

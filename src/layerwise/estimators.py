@@ -23,9 +23,10 @@ from layerwise.data.split import split_rows
 from layerwise.data.table import MISSING, Table
 from layerwise.data.target import Target
 from layerwise.errors import DataError, DataWarning
-from layerwise.learn import Learnt, check_weight, learn
+from layerwise.learn import Learnt, learn
 from layerwise.prepare import Part
 from layerwise.training.recipe import SMALL, Recipe
+from layerwise.weights import check_weight
 
 _SETTINGS = [entry.name for entry in fields(Recipe)]
 

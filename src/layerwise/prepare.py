@@ -144,6 +144,16 @@ class Prepared:
     split: str
 
     @property
+    def measured(self) -> Part:
+        """The rows that the result is measured on: those furthest from training that there are."""
+        return self.test or self.valid or self.train
+
+    @property
+    def measured_on(self) -> str:
+        """What the rows of `measured` are called."""
+        return "test" if self.test else "validation" if self.valid else "training"
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Rows of each part."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}

@@ -23,6 +23,7 @@ import numpy as np
 
 from layerwise import storage
 from layerwise._version import __version__
+from layerwise.beside import Beside
 from layerwise.data.schema import Schema
 from layerwise.errors import DataError, ModelFileError, OutputError, TrainingError
 from layerwise.model import file as model_file
@@ -164,7 +165,8 @@ def train(
     )  # fmt: skip
     question.check()
     if out is None:
-        return _train(question, None, callbacks, report)
+        with Beside() as beside:
+            return _train(question, None, callbacks, report, beside)
     folder = Path(out)
     if (folder / RECORD).exists():
         raise OutputError(
@@ -173,8 +175,8 @@ def train(
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     storage.make_folder(folder)
     try:
-        with storage.lock(folder):
-            return _train(question, _Keeper(folder, question), callbacks, report)
+        with storage.lock(folder), Beside() as beside:
+            return _train(question, _Keeper(folder, question), callbacks, report, beside)
     finally:
         for one in made:  # nothing came of it: leave nothing behind
             with contextlib.suppress(OSError):
@@ -215,8 +217,8 @@ def resume(
         raise DataError(
             "the run was read from standard input, which is gone; train again from a file"
         )
-    with storage.lock(folder):
-        return _train(question, _Keeper(folder, question, record), callbacks, report)
+    with storage.lock(folder), Beside() as beside:
+        return _train(question, _Keeper(folder, question, record), callbacks, report, beside)
 
 
 def _listed(said: Iterable[str]) -> list[str]:
@@ -265,6 +267,7 @@ def _train(
     keeper: _Keeper | None,
     callbacks: Sequence[Callback],
     report: Callable[[str], None] | None,
+    beside: Beside,
 ) -> Run:
     """Read, split, learn, measure, keep."""
     recipe = question.check()
@@ -287,6 +290,7 @@ def _train(
     try:
         if keeper:
             keeper.begin(prepared, data)
+        company = _company(question, prepared, beside)
         from layerwise.learn import learn  # imports torch: only once there is something to train
 
         laps.end("start torch")
@@ -298,6 +302,9 @@ def _train(
         )  # fmt: skip
         laps.end("train")
         stopped = learnt.history.stopped
+        if stopped == "interrupted" and company:
+            company = None  # who interrupts does not want to wait for them
+            beside.end()
         outcome = {
             "status": "interrupted" if stopped == "interrupted" else "done",
             "target": prepared.target.name,
@@ -307,7 +314,7 @@ def _train(
             "epochs": len(learnt.history),
             "best_epoch": learnt.history.best_epoch,
             "stopped": stopped,
-            **_measure_calmly(question, prepared, learnt.model, stopped == "interrupted", notice),
+            **_measure(prepared, learnt.model, beside, company, notice),
             "notices": notices,
             "recipe": recipe.to_json(),
         }
@@ -343,44 +350,43 @@ def _in_words(error: BaseException) -> BaseException:
     return error
 
 
-def _measure_calmly(
-    question: Question, prepared: Prepared, model: Model, interrupted: bool, notice: Notice
-) -> dict[str, Any]:
-    """What `_measure` gives; who interrupts gets the trained network without its company."""
-    try:
-        measured = _measure(question, prepared, model, question.baselines and not interrupted)
-    except KeyboardInterrupt:
-        interrupted = True
-        measured = _measure(question, prepared, model, False)
-        notice("the baselines were interrupted and are left out; the network is complete")
-    return {"interrupted": interrupted, **measured}
+def _company(question: Question, prepared: Prepared, beside: Beside) -> Callable[[], Any] | None:
+    """Begin to fit the baselines, if they are wanted."""
+    from layerwise import baselines
+
+    if not question.baselines:
+        return None
+    return beside.ask(
+        baselines.on_parts, prepared.train, prepared.measured, prepared.schema, prepared.target,
+        question.class_weight, int(question.random_state),
+    )  # fmt: skip
 
 
 def _measure(
-    question: Question, prepared: Prepared, model: Model, with_baselines: bool
-) -> dict[str, Any]:
-    """The network's metrics, and the baselines', on the rows that are furthest from training."""
-    from layerwise import baselines, metrics
-    from layerwise.learn import class_weights, row_weight
+    prepared: Prepared, model: Model, beside: Beside, company: Callable[[], Any] | None,
+    notice: Notice,
+) -> dict[str, Any]:  # fmt: skip
+    """The network's metrics, and the baselines', on the rows that are furthest from training.
 
-    part, where = prepared.train, "training"
-    if prepared.test:
-        part, where = prepared.test, "test"
-    elif prepared.valid:
-        part, where = prepared.valid, "validation"
-    target = prepared.target
-    measured = metrics.evaluate(target, part.y, model.outputs(part.table), part.weight)
-    beside = {}
-    if with_baselines:
-        train = prepared.train
-        beside = baselines.compare(
-            model.encoder, target,
-            baselines.Part(model.encode(train.table), train.y, train.weight),
-            baselines.Part(model.encode(part.table), part.y, part.weight),
-            question.random_state,
-            row_weight(train, target, class_weights(question.class_weight, target, train)),
-        )  # fmt: skip
-    return {"measured_on": where, "metrics": measured, "baselines": beside}
+    Who interrupts the baselines gets the trained network without them.
+    """
+    from layerwise import metrics
+
+    part = prepared.measured
+    outputs = model.outputs(part.table)
+    interrupted = False
+    found: dict[str, dict[str, float]] = {}
+    try:
+        if company:
+            found = company()
+    except KeyboardInterrupt:
+        interrupted = True
+        notice("the baselines were interrupted and are left out; the network is complete")
+    measured = beside.ask(metrics.evaluate, prepared.target, part.y, outputs, part.weight)()
+    return {
+        "measured_on": prepared.measured_on, "metrics": measured, "baselines": found,
+        "interrupted": interrupted,
+    }  # fmt: skip
 
 
 def _own_fingerprints(question: Question, prepared: Prepared) -> dict[str, str]:
