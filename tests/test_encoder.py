@@ -13,7 +13,6 @@ from sklearn.preprocessing import OneHotEncoder, RobustScaler, StandardScaler
 
 from layerwise.data.encoder import (
     MISSING_LEVEL,
-    OTHER_LEVEL,
     Encoder,
     robust_scale,
     smooth_clip,
@@ -137,9 +136,44 @@ def test_an_outlier_does_not_move_the_others(rng):
 
 def test_constants_and_columns_of_gaps_give_zeros():
     assert not encode({"x": [5.0] * 4}, x="number").any()
-    assert not encode({"x": [None] * 4}, x="number").any()
     assert not encode({"x": [0.1] * 7}, x="number").any()
-    assert fit({"x": [None] * 4}, x="number").transform(table_of({"x": [3.0]})).tolist() == [[0.0]]
+
+
+def test_a_column_of_nothing_but_gaps_is_left_out():
+    encoder = fit({"x": [None] * 4, "y": [1.0, 2.0, 3.0, 4.0]}, x="number")
+    assert encoder.names == ["y"]
+    assert encoder.transform(table_of({"x": [3.0], "y": [2.5]})).tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1 / 300, 0.5])
+def test_only_the_proportions_of_small_weights_count(scale, rng):
+    n = 300
+    data = {
+        "x": rng.normal(10, 2, n),
+        "town": rng.choice(["Ulm", "Bonn", "rare"], n, p=[0.6, 0.395, 0.005]),
+        "day": np.datetime64("2020-01-01", "us") + rng.integers(0, 10**6, n),
+    }
+    weight = rng.integers(1, 4, n) / 2
+    weight /= weight.mean()
+    one = fit(data, weight=weight).transform(table_of(data), np.float64)
+    other = fit(data, weight=weight * scale).transform(table_of(data), np.float64)
+    np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+def test_new_levels_are_told_also_where_rare_ones_were_grouped():
+    encoder = fit({"x": ["a", "b"] * 100 + ["rare"]})
+    (said,) = encoder.notices(table_of({"x": ["zzz", "qqq", "a"]}))
+    assert "2 of 3 cells" in said
+    assert "'qqq'" in said
+    assert not encoder.notices(table_of({"x": ["a", "b"] * 200 + ["new"]})), "as rare as before"
+
+
+def test_dates_out_of_range_are_told():
+    days = [f"2020-01-{day:02d}" for day in range(1, 29)]
+    encoder = fit({"day": days})
+    (said,) = encoder.notices(table_of({"day": ["2090-01-01"] * 5}))
+    assert "5 of 5 values" in said
+    assert "2020-01-01 to 2020-01-28" in said
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -171,17 +205,16 @@ def test_categories_are_grouped_and_coded_as_by_one_hot_encoder(rng):
         codes = encoder.transform(table_of({"x": cells})).astype(int)[:, 0]
         one_hot = np.eye(step.n_codes + 1)[codes][:, 1:]
         np.testing.assert_array_equal(one_hot, reference.transform(cells[:, None]))
-    assert step.code_names[-1] == OTHER_LEVEL
 
 
 def test_a_level_that_was_never_seen_is_zero_where_nothing_was_rare():
     encoder = fit({"x": ["a", "b", None] * 3})
     assert encoder.n_codes == [3]
-    assert encoder.categories[0].code_names == ["a", "b", MISSING_LEVEL]
+    assert encoder.categories[0].levels == ["a", "b"]
     found = encoder.transform(table_of({"x": ["b", "c", None, "a"]}))
     assert found.tolist() == [[2.0], [0.0], [3.0], [1.0]]
     assert encoder.notices(table_of({"x": ["c", "a"]})) == [
-        "column 'x': 1 level not in the training rows ('c')"
+        "column 'x': 1 of 2 cells have a level not learnt ('c')"
     ]
 
 

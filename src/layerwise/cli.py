@@ -232,7 +232,8 @@ def train(
     if run.record["status"] == "interrupted":
         _notice(f"epoch {run.history.best_epoch} is kept; go on with: "
                 f"layerwise train --resume {shlex.quote(str(run.folder))}")  # fmt: skip
-    return 130 if run.record.get("interrupted") else 0
+    interrupted = run.record["status"] == "interrupted" or run.record.get("interrupted")
+    return 130 if interrupted else 0
 
 
 def _refuse_others(context: typer.Context) -> None:

@@ -43,10 +43,6 @@ class DataWarning(UserWarning):
     """The data are usable, and there is something to know about them."""
 
 
-class TrainingWarning(UserWarning):
-    """The training ended, and there is something to know about it."""
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that suggests the nearest known name, or lists the known ones."""
     known = [str(one) for one in known]

@@ -22,7 +22,7 @@ from layerwise.data.schema import Schema, enforce, infer_schema
 from layerwise.data.split import split_rows
 from layerwise.data.table import MISSING, Table
 from layerwise.data.target import Target
-from layerwise.errors import DataError, DataWarning
+from layerwise.errors import DataError, DataWarning, SettingError
 from layerwise.learn import Learnt, learn
 from layerwise.prepare import Part
 from layerwise.training.recipe import SMALL, Recipe
@@ -135,6 +135,11 @@ class _Network(BaseEstimator):
         """
         again = self.warm_start and hasattr(self, "_learnt")
         recipe = self._recipe()
+        if not 0 <= self.validation_fraction < 1:
+            raise SettingError(
+                "validation_fraction has to be a share of at least 0 and below 1; got "
+                f"{self.validation_fraction!r}"
+            )
         table, y, weight = self._read(X, y, sample_weight, reset=not again)
         start = self._learnt if again else None
         target = start.model.target if start else self._make_target(y, weight)
@@ -169,13 +174,20 @@ class _Network(BaseEstimator):
         table, y, weight = self._read(X, y, sample_weight, reset=first)
         start = None if first else self._learnt
         recipe = replace(self._recipe(), epochs=1, patience=None, schedule="constant", warmup=0.0)
+        if getattr(self, "class_weight", None) == "balanced":
+            raise SettingError(
+                "class_weight='balanced' needs all rows at once; give partial_fit a dict of weights"
+            )
         if start:
             target, schema = start.model.target, start.model.schema
+            recipe = replace(recipe, lr=start.model.recipe["lr"] if self.lr == "auto" else self.lr)
         else:
             target = target or self._make_target(y, weight)
             schema = _input_schema(table)
+            self._weight_unit = 1.0 if weight is None else float(weight.mean())
         part = Part(_enforce(table, schema), y, weight)
-        self._keep(self._learn(part, None, schema, target, recipe, self._seed(), start))
+        unit = self._weight_unit
+        self._keep(self._learn(part, None, schema, target, recipe, self._seed(), start, unit))
         return self
 
     def _learn(
@@ -187,6 +199,7 @@ class _Network(BaseEstimator):
         recipe: Recipe,
         seed: int,
         start: Learnt | None,
+        weight_unit: float | None = None,
     ) -> Learnt:
         callbacks = []
         if self.verbose:
@@ -196,6 +209,7 @@ class _Network(BaseEstimator):
         learnt = learn(
             part, valid, schema, target, recipe, seed=seed,
             class_weight=getattr(self, "class_weight", None), callbacks=callbacks, start=start,
+            weight_unit=weight_unit,
         )  # fmt: skip
         stopped = learnt.history.stopped
         if stopped.startswith(("diverged", "interrupted")):

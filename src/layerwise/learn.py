@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def learn(
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoint | None = None,
     start: Learnt | None = None,
+    weight_unit: float | None = None,
 ) -> Learnt:
     """Train a network on a table.
 
@@ -73,13 +74,16 @@ def learn(
     class_weight : "balanced", or a weight for each class; multiplies the rows' weights
     callbacks, checkpoint : see `layerwise.training.fit.fit`
     start : go on from here: its encoder, its network (trained further in place) and its optimizer
+    weight_unit : the row weight that counts as one row; the mean of these rows if None
     """
     metrics.check_monitor(recipe.monitor, target)
     loss = LOSSES[loss_name(recipe, target)]
     weights = class_weights(class_weight, target, train)
     recipe = settle(recipe, len(train))
+    if recipe.norm == "batch" and recipe.batch_size == 1:
+        raise SettingError("norm 'batch' needs at least 2 rows in a step, and batch_size is 1")
     dtype: Any = np.dtype(recipe.dtype)
-    fit_weight = effective_weight(train, target, weights)
+    fit_weight = effective_weight(train, target, weights, weight_unit)
     device = torch_device(recipe.device)
     seeds = np.random.SeedSequence(seed).generate_state(2)
     if start is None:
@@ -93,6 +97,7 @@ def learn(
         network = build(plan, seed=int(seeds[0]), dtype=getattr(torch, recipe.dtype)).to(device)
         optimizer = make_optimizer(network, recipe)
     else:
+        recipe = _going_on(recipe, start)
         encoder, plan, dtype = start.model.encoder, start.model.plan, start.model.dtype
         network, optimizer = start.network.to(device), start.optimizer
     train_rows = rows_of(encoder, target, train, fit_weight, dtype, device)
@@ -130,6 +135,25 @@ def learn(
     }
     model = Model(schema, encoder, plan, [to_arrays(network)], target, recipe.to_json(), info)
     return Learnt(model, history, network, optimizer)
+
+
+# What a network and its optimizer are made with, and cannot be changed when they are taken over.
+_MADE_WITH = (
+    "hidden_layer_sizes", "activation", "dropout", "norm", "optimizer", "optimizer_options",
+    "momentum", "weight_decay",
+)  # fmt: skip
+
+
+def _going_on(recipe: Recipe, start: Learnt) -> Recipe:
+    """The recipe, if it goes with the network it starts from, in that network's precision."""
+    before = Recipe.from_json(start.model.recipe)
+    for name in _MADE_WITH:
+        if getattr(recipe, name) != getattr(before, name):
+            raise SettingError(
+                f"{name} was {getattr(before, name)!r} when the network was made and is now "
+                f"{getattr(recipe, name)!r}; fit a new estimator, or leave the setting as it was"
+            )
+    return replace(recipe, dtype=before.dtype)
 
 
 def _refuse_no_inputs(encoder: Encoder, schema: Schema, table: Table) -> None:

@@ -95,9 +95,6 @@ def _classification(
         losses = [
             m.log_loss(y[:, k], p[:, k], sample_weight=w, labels=[0, 1]) for k in range(y.shape[1])
         ]
-        losses = [
-            m.log_loss(y[:, k], p[:, k], sample_weight=w, labels=[0, 1]) for k in range(y.shape[1])
-        ]
         found = {
             "accuracy": float(m.accuracy_score(y, answers, sample_weight=w)),
             "log_loss": float(np.mean(losses)),
@@ -107,14 +104,16 @@ def _classification(
     codes, said = target.codes(y), target.codes(answers)
     labels = list(range(len(target.classes)))
     binary = target.task == "binary"
+    # The classes of these rows: a wrong answer must not change how many there are.
+    average: dict[str, Any] = (
+        {"average": "binary"} if binary else {"average": "macro", "labels": np.unique(codes)}
+    )
     found = {
         "accuracy": float(m.accuracy_score(codes, said, sample_weight=w)),
         "balanced_accuracy": float(m.balanced_accuracy_score(codes, said, sample_weight=w)),
         "log_loss": float(m.log_loss(codes, p, sample_weight=w, labels=labels)),
-        "f1": float(m.f1_score(
-            codes, said, average="binary" if binary else "macro", sample_weight=w, zero_division=0
-        )),
-    }  # fmt: skip
+        "f1": float(m.f1_score(codes, said, **average, sample_weight=w, zero_division=0)),
+    }
     if len(np.unique(codes)) == len(labels):
         scores: Any = p[:, 1] if binary else p
         found["roc_auc"] = float(

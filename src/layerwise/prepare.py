@@ -55,10 +55,12 @@ class Question:
     baselines: bool = True
     random_state: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    folder: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values: paths made absolute, data in memory named by their type."""
         state = dict(vars(self))
+        state["folder"] = str(Path.cwd())  # what the paths in a query start from
         for name in ("source", "valid", "test", "schema"):
             value = state[name]
             if is_path(value):
@@ -179,10 +181,19 @@ def read(question: Question) -> tuple[Table, Schema]:
     for name in (*roles, *([] if question.time is None else [question.time])):
         table[name]
     if said is None:
-        schema = infer_schema(table, missing=missing)
+        schema = infer_schema(_counting(table, question.weights), missing=missing)
     else:
         schema = _as_said(said, table, question, missing)
     return table, schema.with_roles(roles)
+
+
+def _counting(table: Table, weights: str | None) -> Table:
+    """The table without its rows of weight 0, which are to be as if they were not there."""
+    if weights is None or table[weights].kind != "number":
+        return table
+    counts = table[weights].values != 0
+    some = counts.any() and not counts.all()
+    return table.take(counts) if some else table
 
 
 def _as_said(said: Schema, table: Table, question: Question, missing: list[str]) -> Schema:
@@ -219,7 +230,8 @@ def prepare(question: Question, table: Table, schema: Schema, notice: Notice) ->
         )
     check_odd(table, schema)
     with _within(table):
-        task, reason = infer_task(table[name], question.task)
+        counting = _counting(table, schema.role("weight"))
+        task, reason = infer_task(counting[name], question.task)
     for column in schema:
         if column.role in ("text", "identifier", "constant"):
             notice(f"column {column.name!r} is left out ({column.role}): {column.reason}")

@@ -213,6 +213,11 @@ def resume(
     for name in ("source", "valid", "test"):
         if isinstance(getattr(question, name), dict):
             raise DataError(f"the run's {name} rows were in memory; only files can be resumed")
+    if question.sql and question.folder not in (None, str(Path.cwd())):
+        raise DataError(
+            f"the run's query was asked in {question.folder}; go on from that folder, since the "
+            "query names files from there"
+        )
     if question.source == "-":
         raise DataError(
             "the run was read from standard input, which is gone; train again from a file"
@@ -301,6 +306,9 @@ def _train(
             checkpoint=keeper.checkpoint() if keeper else None,
         )  # fmt: skip
         laps.end("train")
+        for entry in prepared.schema.inputs:
+            if entry.name not in learnt.model.encoder.names:
+                notice(f"column {entry.name!r} is left out: the training rows have gaps only")
         stopped = learnt.history.stopped
         if stopped == "interrupted" and company:
             company = None  # who interrupts does not want to wait for them

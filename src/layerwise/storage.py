@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,15 +48,13 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
             path.write_bytes(data)  # a device or a pipe, such as /dev/stdout
             return
         path = path.resolve()  # what a link leads to is written, and the link stays
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}"))
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666  # less the umask
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; a model is to be read by whom the umask allows
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
         temporary = None
         _flush_folder(path.parent)
@@ -68,8 +67,6 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no descriptor for a folder
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -138,6 +135,8 @@ def lock(folder: str | Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+                raise OSError  # it was another's, who has just taken it away
         except OSError:
             raise OutputError(
                 f"another run is at work in {folder}; wait for it, or use --out"

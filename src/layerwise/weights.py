@@ -46,9 +46,17 @@ def class_weights(
     return weights
 
 
-def effective_weight(part: Part, target: Target, weights: np.ndarray | None) -> np.ndarray | None:
-    """Row weight times class weight with mean 1; None if all rows count alike."""
+def effective_weight(
+    part: Part, target: Target, weights: np.ndarray | None, unit: float | None = None
+) -> np.ndarray | None:
+    """Row weight times class weight by a unit, else with mean 1; None if all rows count alike."""
     weight = _product(part, target, weights)
+    if unit is not None:
+        return (
+            None
+            if weight is None and unit == 1
+            else (np.ones(len(part)) if weight is None else weight) / unit
+        )
     if weight is None or not len(weight) or np.all(weight == weight[0]):
         return None
     return weight / weight.mean()

@@ -11,7 +11,15 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 
-from layerwise.data.kinds import EXACT, LEADING_ZERO, NUMBER, CellError, leading_zeros_note, refine
+from layerwise.data.kinds import (
+    EXACT,
+    LEADING_ZERO,
+    NUMBER,
+    CellError,
+    drop_missing,
+    leading_zeros_note,
+    refine,
+)
 from layerwise.data.opening import (
     explained,
     gaps_as_none,
@@ -44,16 +52,16 @@ def read_csv(
     for path, (others, _) in zip(paths, heads):
         refuse_other_columns(paths[0], names, path, others)
     parts: list[tuple[str, int]] = []
+    gaps = ", ".join(sql_text(token) for token in dict.fromkeys((*missing, "")))
     for i, (path, (header, delimiter)) in enumerate(zip(paths, heads)):
         fields = (
             "{" + ", ".join(f"{sql_text(f'f{k}')}: 'VARCHAR'" for k in range(len(header))) + "}"
         )
-        cells = [_gap_as_null(f"f{header.index(name)}", missing) for name in names]
-        chosen = ", ".join(f"{cell} AS c{k}" for k, cell in enumerate(cells))
+        chosen = ", ".join(f"f{header.index(name)} AS c{k}" for k, name in enumerate(names))
         scan = (
             f"SELECT {chosen} FROM read_csv(?, columns={fields}, auto_detect=false, header=true, "
             f"delim={sql_text(delimiter)}, quote='\"', escape='\"', "
-            "null_padding=false, strict_mode=true)"
+            f"null_padding=false, strict_mode=true, nullstr=[{gaps}])"
         )
         verb = "CREATE TEMP TABLE cells AS" if i == 0 else "INSERT INTO cells"
         with plain_copy(path, "csv", encoding) as plain, explained(path, encoding):
@@ -67,12 +75,12 @@ def read_csv(
     table = Table({}, n_rows, source, tuple(parts))
     wanted = set(names if columns is None else columns)
     places = {name: f"c{k}" for k, name in enumerate(names) if name in wanted}
-    facts = _number_facts(connection, places)
+    facts = _number_facts(connection, places, missing)
     result = {}
     for name, place in places.items():
         kind = kinds.get(name)
         try:
-            result[name] = _csv_column(connection, name, place, facts[name], kind)
+            result[name] = _csv_column(connection, name, place, facts[name], kind, missing)
         except CellError as error:
             raise error.located(table) from None
     return Table(result, table.n_rows, table.source, table.parts)
@@ -122,23 +130,26 @@ def _delimiter(path: str, text: str) -> str:
     return max(_DELIMITERS, key=agreement)
 
 
-def _gap_as_null(cell: str, missing: Sequence[str]) -> str:
-    """SQL for a cell as it is written, NULL where it says 'missing'."""
-    tokens = ", ".join(sql_text(token.strip()) for token in (*missing, ""))
-    return f"(CASE WHEN trim({cell}) IN ({tokens}) THEN NULL ELSE {cell} END)"
-
-
 def _matches(pattern: str) -> str:
     """SQL, with a place for the cell: the cell is of the pattern, spaces around it apart."""
     return f"regexp_full_match({{0}}, {sql_text(f' *({pattern}) *')})"
 
 
 def _number_facts(
-    connection: duckdb.DuckDBPyConnection, places: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection, places: Mapping[str, str], missing: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """For each column: cells present, numbers, leading zeros, whole numbers beyond 2^53."""
+    """For each column: cells present, numbers, leading zeros, whole numbers beyond 2^53.
+
+    The words for gaps are NULL already, but those with spaces around them; such cells are looked
+    for only where a column would be numbers without them.
+    """
     tests = {"present": "count({0})", "numbers": f"count(*) FILTER ({_matches(NUMBER)})"}
     facts = _count(connection, places, tests)
+    mixed = {n: p for n, p in places.items() if 0 < facts[n]["numbers"] < facts[n]["present"]}
+    tokens = ", ".join(sql_text(token.strip()) for token in (*missing, ""))
+    for place in mixed.values():
+        connection.execute(f"UPDATE cells SET {place} = NULL WHERE trim({place}) IN ({tokens})")
+    facts |= _count(connection, mixed, tests)
     numbers = {n: p for n, p in places.items() if 0 < facts[n]["numbers"] == facts[n]["present"]}
     whole = _matches("[+-]?\\d{16,}")
     tests = {
@@ -172,6 +183,7 @@ def _csv_column(
     place: str,
     facts: Mapping[str, int],
     kind: Kind | None,
+    missing: Sequence[str],
 ) -> Column:
     """One column as the kind it has to be, or as what all its cells are."""
     present, odd = facts["present"], facts["present"] - facts["numbers"]
@@ -185,7 +197,9 @@ def _csv_column(
     if kind == "number":
         row, text = _odd_cells(connection, place, 1)[0]
         raise CellError(name, row, text, odd, "a number")
-    column = text_column(name, _fetch(connection, place).tolist())
+    column = drop_missing(text_column(name, _fetch(connection, place).tolist()), missing)
+    if kind is None and not column.levels:
+        return Column(name, "number", np.full(len(column), np.nan))
     if kind is not None:
         return column
     if not odd:

@@ -20,7 +20,7 @@ from layerwise.data.schema import Schema
 from layerwise.data.table import Column, Table
 from layerwise.errors import DataError
 
-MISSING_LEVEL, OTHER_LEVEL = "(missing)", "(other)"
+MISSING_LEVEL = "(missing)"
 FLOAT_MAX = float(np.finfo(np.float64).max)
 MAX_LEVELS = 1000  # the most frequent ones; the rest is grouped as other
 
@@ -74,7 +74,7 @@ def robust_scale(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, 
     """Median and a width that outliers do not move; the width of a constant is 0.
 
     The width is the interquartile range. Where more than half the rows are alike that is 0, and
-    the standard deviation is taken.
+    the root mean square distance from the median is taken.
     """
     low, middle, high = weighted_quantiles(values, weight, [0.25, 0.5, 0.75])
     width = 2 * min(float(high / 2 - low / 2), FLOAT_MAX / 2)
@@ -117,8 +117,6 @@ class NumberStep:
         """Learn centre, width and range from the rows that are not gaps."""
         missing = column.missing
         values = column.values[~missing]
-        if not values.size:
-            return cls(column.name, 0.0, 0.0, False, 0.0, 0.0)
         center, width = robust_scale(values, None if weight is None else weight[~missing])
         return cls(
             column.name,
@@ -143,15 +141,8 @@ class NumberStep:
 
     def notices(self, column: Column) -> list[str]:
         """What is new in these rows against the training rows."""
-        values = column.values
-        outside = int(np.sum((values < self.low) | (values > self.high)))
         found = _new_gaps(self.name, column, self.gaps)
-        if outside > 0.05 * max(len(values), 20):
-            found.append(
-                f"column {self.name!r}: {outside:,} of {len(values):,} values lie outside the "
-                f"training rows' range {self.low:g} to {self.high:g}"
-            )
-        return found
+        return found + _outside(self.name, column, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -207,6 +198,8 @@ class DateStep:
     width: float
     cycles: list[str]
     gaps: bool
+    low: str
+    high: str
 
     type: ClassVar[str] = "date"
 
@@ -215,12 +208,18 @@ class DateStep:
         """Learn the scale of linear time and which cycles vary."""
         missing = column.missing
         moments = column.values[~missing]
-        if not moments.size:
-            return cls(column.name, 0.0, 0.0, [], False)
         seconds = moments.astype(np.int64) / 1e6
         center, width = robust_scale(seconds, None if weight is None else weight[~missing])
         cycles = [name for name, place in _cycles(moments).items() if np.unique(place).size > 1]
-        return cls(column.name, center, width, cycles, bool(missing.any()))
+        return cls(
+            column.name,
+            center,
+            width,
+            cycles,
+            bool(missing.any()),
+            str(moments.min()),
+            str(moments.max()),
+        )
 
     @property
     def features(self) -> list[str]:
@@ -246,7 +245,9 @@ class DateStep:
 
     def notices(self, column: Column) -> list[str]:
         """What is new in these rows against the training rows."""
-        return _new_gaps(self.name, column, self.gaps)
+        low, high = np.datetime64(self.low, "us"), np.datetime64(self.high, "us")
+        found = _new_gaps(self.name, column, self.gaps)
+        return found + _outside(self.name, column, low, high)
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,7 @@ class CategoryStep:
     levels: list[str]
     gaps: bool
     other: bool
+    rare: float  # twice the share of the training rows that the rare levels had
     codes: dict[str, int] = field(init=False, repr=False, compare=False)
 
     type: ClassVar[str] = "category"
@@ -274,24 +276,19 @@ class CategoryStep:
         known = column.values >= 0
         if weight is None:
             weight = np.ones(len(column))
-        rows = weight / min(1.0, float(weight.mean()))
-        counts = np.bincount(column.values[known], rows[known], len(column.levels))
-        enough = float(np.clip(rows.sum() / 1000, 2, 20))
+        counts = np.bincount(column.values[known], weight[known], len(column.levels))
+        enough = float(np.clip(weight.sum() / 1000, 2, 20))
         rare = counts < enough if np.sum(counts > 0) > 2 else counts <= 0
         rare[np.argsort(-counts, kind="stable")[MAX_LEVELS:]] = True
         kept = [level for level, few in zip(column.levels, rare) if not few]
         other = len(kept) < int(np.sum(counts > 0))
-        return cls(column.name, kept, bool((~known).any()), other)
+        share = 2 * float(counts[rare].sum() / weight.sum())
+        return cls(column.name, kept, bool((~known).any()), other, share)
 
     @property
     def n_codes(self) -> int:
         """How many codes there are besides 0."""
         return len(self.levels) + self.other + self.gaps
-
-    @property
-    def code_names(self) -> list[str]:
-        """The names of codes 1, 2, …"""
-        return self.levels + [OTHER_LEVEL] * self.other + [MISSING_LEVEL] * self.gaps
 
     def fill(self, column: Column, out: np.ndarray) -> None:
         """Write the codes of shape (n_rows,) into ``out``."""
@@ -306,11 +303,13 @@ class CategoryStep:
         used[column.values[column.values >= 0]] = True
         new = [x for x, u in zip(column.levels, used) if u and x not in self.codes]
         found = _new_gaps(self.name, column, self.gaps)
-        if new and not self.other:
+        cells = int(np.isin(column.values, [column.levels.index(level) for level in new]).sum())
+        # Rare levels are grouped as other, so a few cells that were not learnt are as in training.
+        if new and cells > (self.rare * len(column) if self.other else 0):
             some = ", ".join(repr(level) for level in new[:3]) + (" …" if len(new) > 3 else "")
             found.append(
-                f"column {self.name!r}: {len(new):,} level{'s' * (len(new) > 1)} not in the "
-                f"training rows ({some})"
+                f"column {self.name!r}: {cells:,} of {len(column):,} cells have "
+                f"{'levels' if len(new) > 1 else 'a level'} not learnt ({some})"
             )
         return found
 
@@ -320,6 +319,19 @@ def _new_gaps(name: str, column: Column, known: bool) -> list[str]:
     if known or not gaps:
         return []
     return [f"column {name!r}: {gaps:,} gap{'s' * (gaps > 1)}; the training rows had none"]
+
+
+def _outside(name: str, column: Column, low: Any, high: Any) -> list[str]:
+    """A sentence if more than one value in twenty is out of the training rows' range."""
+    outside = int(np.sum((column.values < low) | (column.values > high)))
+    if outside <= 0.05 * max(len(column), 20):
+        return []
+    ends = (f"{low:g}", f"{high:g}") if column.kind == "number" else (str(low), str(high))
+    first, last = (end.removesuffix("T00:00:00.000000") for end in ends)
+    return [
+        f"column {name!r}: {outside:,} of {len(column):,} values lie outside the training rows' "
+        f"range {first} to {last}"
+    ]
 
 
 Step = NumberStep | BooleanStep | DateStep | CategoryStep
@@ -357,14 +369,14 @@ class Encoder:
         """
         if weight is not None and not weight.all():
             table, weight = table.take(weight > 0), weight[weight > 0]
-        steps = []
+        if weight is not None:
+            weight = weight / min(1.0, float(weight.mean()))  # shares count as rows too
+        steps: list[Step] = []
         for entry in schema.inputs:
             column = table[entry.name]
             refuse_infinite(column, table)
-            step = _STEPS[entry.role].learn(column, weight)
-            if isinstance(step, CategoryStep) and not step.n_codes:
-                continue
-            steps.append(step)
+            if not column.missing.all():  # else these rows say nothing about it
+                steps.append(_STEPS[entry.role].learn(column, weight))
         return cls(tuple(steps))
 
     @property

@@ -100,7 +100,13 @@ def _read_standard_input(
     data = sys.stdin.buffer.read()
     if not data.strip():
         raise DataError("standard input is empty; expected CSV with a header line")
-    suffix = ".parquet" if data[:4] == b"PAR1" else ".jsonl" if data[:1] == b"{" else ".csv"
+    suffix = (
+        ".parquet"
+        if data[:4] == b"PAR1"
+        else ".jsonl"
+        if data.lstrip()[:1] in (b"{", b"[")
+        else ".csv"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"standard-input{suffix}"
         path.write_bytes(data)

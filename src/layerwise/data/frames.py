@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from layerwise.data.kinds import EXACT, drop_missing, refine, settle
+from layerwise.data.kinds import EXACT, drop_missing, in_utc, refine, settle
 from layerwise.data.table import BIG_NOTE, Column, Table, text_column
 from layerwise.errors import DataError
 
@@ -154,11 +155,9 @@ def _from_objects(name: str, cells: list[Any], missing: Sequence[str]) -> Column
     if types == numbers and not any(map(_is_rounded, cells)):
         return Column(name, "number", _floats(cells))
     if all(issubclass(t, date | np.datetime64) for t in types):
-        moments = [
-            c.astimezone(UTC).replace(tzinfo=None) if isinstance(c, datetime) and c.tzinfo else c
-            for c in cells
-        ]
-        return Column(name, "datetime", np.array(moments, dtype="datetime64[us]"))
+        with contextlib.suppress(OverflowError):  # a moment that UTC has not; it stays text
+            moments = [in_utc(c) if isinstance(c, datetime) else c for c in cells]
+            return Column(name, "datetime", np.array(moments, dtype="datetime64[us]"))
     if all(issubclass(t, timedelta | np.timedelta64) for t in types):
         return from_values(name, np.array(cells, dtype="timedelta64[us]"))
     texts = (None if cell is None else _plain(cell) for cell in cells)

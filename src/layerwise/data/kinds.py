@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from layerwise.data.table import BIG_NOTE, Column, Kind, Odd, Table, relevel, to_text
+from layerwise.data.table import BIG_NOTE, Column, Kind, Odd, Table, relevel, text_column, to_text
 from layerwise.errors import DataError
 
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|Inf|INF|infinity|Infinity)"
@@ -27,6 +27,7 @@ _NUMBER = re.compile(NUMBER, re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 
 
+_POINT_ZERO = re.compile(r"[+-]?(0|[1-9]\d*)\.0+", re.ASCII)
 _ZERO = re.compile(LEADING_ZERO, re.ASCII)
 
 
@@ -166,9 +167,26 @@ def _parse_datetime(text: str, form: str | None) -> datetime | None:
         if form is None and not _ISO.fullmatch(text):
             return None
         moment = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
-    except ValueError:
+        return in_utc(moment)
+    except (ValueError, OverflowError):  # no such day, or none in UTC
         return None
+
+
+def in_utc(moment: datetime) -> datetime:
+    """The moment in UTC without a zone; one without a zone as it is."""
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def plain_levels(column: Column) -> Column:
+    """The text column with 1.0 as 1: a file may write what a frame holds as a number."""
+    plain = [
+        re.sub(r"([+-]?\d+)\.0+", r"\1", level) if _POINT_ZERO.fullmatch(level) else level
+        for level in column.levels
+    ]
+    if tuple(plain) == column.levels:
+        return column
+    cells = np.array([*plain, None], dtype=object)[column.values]
+    return replace(text_column(column.name, cells.tolist(), note=column.note), odd=column.odd)
 
 
 def _refuse_levels(column: Column, fits: np.ndarray, what: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from layerwise.data.kinds import CellError, to_boolean, to_datetime, to_number
+from layerwise.data.kinds import CellError, plain_levels, to_boolean, to_datetime, to_number
 from layerwise.data.table import MISSING, Column, Kind, Table, to_text
 from layerwise.errors import DataError, SettingError, did_you_mean
 
@@ -45,6 +45,7 @@ class ColumnSchema:
     role: Role
     reason: str = ""
     format: str | None = None
+    said: bool = False  # by the user, not inferred
 
     @property
     def is_input(self) -> bool:
@@ -106,7 +107,7 @@ class Schema:
             if form and role != "date":
                 raise SettingError(f"column {name!r}: only dates have a format, not {role!r}")
             place = self.names.index(self[name].name)
-            columns[place] = ColumnSchema(name, role, why, form or None)  # type: ignore[arg-type]
+            columns[place] = ColumnSchema(name, role, why, form or None, True)  # type: ignore[arg-type]
         return replace(self, columns=tuple(columns))
 
     # ------------------------------------------------------------ as TOML and JSON
@@ -133,7 +134,7 @@ class Schema:
     def to_json(self) -> dict[str, Any]:
         """The schema as plain values, for run folders and model files."""
         columns = [
-            {"name": c.name, "role": c.role, "reason": c.reason, "format": c.format}
+            {"name": c.name, "role": c.role, "reason": c.reason, "format": c.format, "said": c.said}
             for c in self.columns
         ]
         return {"columns": columns, "missing": list(self.missing)}
@@ -186,7 +187,7 @@ def _entry(path: Path, name: str, entry: Any) -> ColumnSchema:
             f'{path}, column {name!r}: a format is text such as "%d/%m/%Y", and only for dates; '
             f"got {form!r} for role {entry['role']!r}"
         )
-    return ColumnSchema(name, entry["role"], f"from {path.name}", form)
+    return ColumnSchema(name, entry["role"], f"from {path.name}", form, True)
 
 
 def _toml_string(text: str) -> str:
@@ -263,10 +264,11 @@ def _role(column: Column) -> tuple[Role, str]:
 
 
 def _text_role(column: Column, present: int, tail: str) -> tuple[Role, str]:
-    levels = len(column.levels)
+    used = np.unique(column.values[column.values >= 0]).tolist()
+    levels = len(used)
     if levels == 1 and present == len(column):
-        return "constant", f"all {present:,} cells are {column.levels[0]!r}{tail}"
-    words = float(np.mean([level.count(" ") + 1 for level in column.levels[:1000]]))
+        return "constant", f"all {present:,} cells are {column.levels[used[0]]!r}{tail}"
+    words = float(np.mean([column.levels[code].count(" ") + 1 for code in used[:1000]]))
     many = levels > 20 and levels > 0.5 * present
     if many and words >= 4:
         return "text", f"free text: {levels:,} different, {words:.0f} words each{tail}"
@@ -302,8 +304,7 @@ def check_odd(table: Table, schema: Schema) -> None:
     """
     for entry in schema:
         column = table.columns.get(entry.name)
-        said = entry.reason.startswith(("as you said", "from "))
-        if column is None or column.odd is None or said:
+        if column is None or column.odd is None or entry.said:
             continue
         odd = column.odd
         cells = ", ".join(
@@ -359,5 +360,5 @@ def as_role(column: Column, entry: ColumnSchema) -> Column:
     if entry.role == "boolean":
         return to_boolean(column)
     if entry.role == "category":
-        return to_text(column)
+        return plain_levels(to_text(column))
     return column

@@ -40,6 +40,7 @@ def read_sql(query: str, *, missing: Sequence[str] = MISSING) -> Table:
     connection = connect()
     try:
         _refuse_other_statements(connection, query)
+        _refuse_guessing(query)
         for path in _files_in(connection, query):
             _view_of_file(connection, path, missing)
         table = _from_relation(connection, connection.sql(query), "the query", missing)
@@ -67,6 +68,21 @@ def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, query: str) 
     if len(kinds) != 1 or kinds[0] not in ("SELECT", "MULTI"):  # PIVOT is a MULTI
         found = ", ".join(kinds) or "none"
         raise DataError(f"the SQL query has to be one SELECT; found {found}")
+
+
+_GUESSING = re.compile(r"\b(read_csv(_auto)?|read_json(_auto)?|sniff_csv)\s*\(", re.IGNORECASE)
+
+
+def _refuse_guessing(query: str) -> None:
+    """DuckDB's own readers decide types on a sample of the rows, and round what does not fit."""
+    found = _GUESSING.search(query)
+    told = re.search(r"sample_size\s*=\s*-1|all_varchar|auto_detect\s*=\s*false", query, re.I)
+    if found and not told:
+        raise DataError(
+            f"the SQL query calls {found.group(1)}, which guesses types from the first rows. Name "
+            "the file instead (from 'x.csv'), which is read whole before it is decided; or say "
+            "sample_size = -1"
+        )
 
 
 def _view_of_file(connection: duckdb.DuckDBPyConnection, path: str, missing: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -92,6 +92,9 @@ class Target:
         DataError
             For a class that training did not have.
         """
+        width = 1 if np.ndim(y) == 1 else np.shape(y)[1]
+        if self.task in ("regression", "multilabel") and width != self.n_outputs:
+            raise DataError(f"y has {width} columns; the network was made for {self.n_outputs}")
         if self.task == "regression":
             return (y.reshape(len(y), -1).astype(np.float64) - self.mean) / self.scale
         if self.task == "multilabel":
@@ -263,6 +266,3 @@ def rows_with_target(table: Table, name: str) -> np.ndarray:
                 "Correct the cell or leave it empty."
             )
     return np.flatnonzero(~column.missing)
-
-
-TASKS = get_args(Task)

@@ -1,7 +1,7 @@
 """The network's forward pass in NumPy: prediction from a model file, without torch.
 
-Sums are in float64 whatever the weights' precision, so that a row's answer does not depend on the
-rows beside it.
+Sums are in float64 whatever the weights' precision, so that beyond the last digits of float64 a
+row's answer does not depend on the rows beside it.
 """
 
 from __future__ import annotations
