@@ -24,7 +24,7 @@ demo: $(BIN)/layerwise
 	@echo "The table is $(TABLE), the run demo/run, the answers demo/answers.csv."
 
 test: $(BIN)/layerwise
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(BIN)/layerwise
 	$(BIN)/ruff check .

@@ -416,3 +416,50 @@ def test_an_interrupt_keeps_the_best_epoch(rng, monkeypatch):
         model.fit(X, X[:, 0])
     assert model.n_iter_ == 3
     assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_network_that_is_gone_on_with_keeps_what_it_was_made_with(rng):
+    X = rng.normal(size=(60, 3))
+    model = NetworkRegressor((8,), epochs=3, warm_start=True, random_state=0).fit(X, X[:, 0])
+    with pytest.raises(SettingError, match=r"hidden_layer_sizes was \(8,\).*is now \(50,\)"):
+        model.set_params(hidden_layer_sizes=(50,)).fit(X, X[:, 0])
+    model.set_params(hidden_layer_sizes=(8,), epochs=2, lr=0.1).fit(X, X[:, 0])
+    assert model.n_iter_ == 2
+
+
+def test_weights_of_a_later_part_count_against_those_of_the_first(rng):
+    X = rng.normal(size=(80, 2))
+    answers = []
+    for weight in (1.0, 1e-9):
+        model = NetworkRegressor((8,), optimizer="sgd", momentum=0.0, lr=0.1, random_state=0)
+        model.partial_fit(X[:40], X[:40, 0], sample_weight=np.ones(40))
+        before = model.predict(X)
+        model.partial_fit(X[40:], -X[40:, 0], sample_weight=np.full(40, weight))
+        answers.append(np.abs(model.predict(X) - before).max())
+    assert answers[0] > 1e-3
+    assert answers[1] < 1e-3
+
+
+def test_balanced_classes_need_all_rows_at_once(rng):
+    X = rng.normal(size=(40, 2))
+    model = NetworkClassifier((4,), class_weight="balanced")
+    with pytest.raises(SettingError, match="needs all rows at once"):
+        model.partial_fit(X, X[:, 0] > 0, classes=[False, True])
+
+
+def test_y_of_another_width_is_refused_and_not_broadcast(rng):
+    X = rng.normal(size=(40, 2))
+    model = NetworkRegressor((4,), epochs=2).partial_fit(X, X)
+    with pytest.raises(ValueError, match="y has 1 columns; the network was made for 2"):
+        model.partial_fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="y has 1 columns; the network was made for 2"):
+        NetworkRegressor((4,), epochs=2).fit(X, X, X_val=X, y_val=X[:, 0])
+
+
+def test_only_the_proportions_of_weights_count(rng):
+    X = rng.normal(5, 2, size=(150, 2))
+    w = rng.random(150) + 0.5
+    w /= w.mean()
+    one = NetworkRegressor(**FAST, dtype="float64").fit(X, X[:, 0], sample_weight=w)
+    other = NetworkRegressor(**FAST, dtype="float64").fit(X, X[:, 0], sample_weight=w / 3000)
+    np.testing.assert_allclose(one.predict(X), other.predict(X), rtol=1e-6)

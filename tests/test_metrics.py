@@ -145,3 +145,21 @@ def test_confusion_counts_weights_in_the_order_of_the_classes():
     y, answers = np.array(["a", "b", "b"]), np.array(["a", "a", "b"])
     found = metrics.confusion(target, y, answers, np.array([1.0, 2.0, 3.0]))
     assert found.tolist() == [[1, 0, 0], [2, 3, 0], [0, 0, 0]]
+
+
+def test_macro_f1_counts_the_classes_of_the_rows_whatever_was_answered():
+    target = Target.classification(np.array(["a", "b", "c"]))
+    y = np.array(["a", "b"] * 10)
+    outputs = np.where((y == "a")[:, None], [[9.0, 0, 0]], [[0, 9.0, 0]])
+    outputs[0] = [0, 0, 9.0]
+    found = metrics.evaluate(target, y, outputs)["f1"]
+    assert found == pytest.approx((2 * 9 / 19 + 1) / 2)
+
+
+def test_log_loss_of_several_labels_is_their_mean():
+    target = Target.multilabel(2)
+    y = np.array([[0, 1], [1, 1]])
+    outputs = np.array([[0.3, -1.0], [2.0, 0.5]])
+    p = 1 / (1 + np.exp(-outputs))
+    by_hand = -np.mean(np.where(y == 1, np.log(p), np.log(1 - p)))
+    assert metrics.evaluate(target, y, outputs)["log_loss"] == pytest.approx(by_hand)

@@ -584,3 +584,38 @@ def test_the_global_state_is_left_as_it_was(table):
     assert torch.get_num_threads() == before[3]
     assert torch.get_default_dtype() == before[4]
     assert (Path.cwd(), dict(os.environ)) == before[5:]
+
+
+def test_a_category_of_numbers_is_the_same_from_a_file_and_from_a_frame(tmp_path):
+    path = tmp_path / "rooms.csv"
+    lines = [f"{1 + i % 3}.0,{i % 3 + 0.1 * (i % 5)}" for i in range(60)]
+    path.write_text("rooms,price\n" + "\n".join(lines) + "\n")
+    run = train(path, "price", roles={"rooms": "category"}, **QUICK)
+    from_file = run.model.predict(path)
+    frame = {"rooms": np.array([1.0 + i % 3 for i in range(60)])}
+    np.testing.assert_array_equal(run.model.predict(frame), from_file)
+
+
+def test_rows_of_weight_0_decide_neither_roles_nor_task():
+    def table(extra):
+        n = 120
+        texts = [f"town {i % 3}" for i in range(n)] + [f"other {i}" for i in range(extra)]
+        return {
+            "x": [float(i % 7) for i in range(n + extra)],
+            "town": texts,
+            "y": [i % 2 for i in range(n)] + [100 + i for i in range(extra)],
+            "w": [1.0] * n + [0.0] * extra,
+        }
+
+    runs_ = [train(table(extra), "y", weights="w", **QUICK) for extra in (0, 120)]
+    assert [run.record["task"] for run in runs_] == ["binary", "binary"]
+    names = [run.model.encoder.names for run in runs_]
+    assert names[0] == names[1] == ["x", "town"]
+
+
+def test_sql_that_lets_duckdb_guess_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "".join(f"{i % 9},{i % 5}.5\n" for i in range(40)))
+    with pytest.raises(DataError, match="guesses types from the first rows"):
+        train(sql=f"select * from read_csv('{path}')", target="y", **QUICK)
+    train(sql=f"select * from read_csv('{path}', sample_size=-1)", target="y", **QUICK)
