@@ -61,3 +61,9 @@ def test_every_public_name_is_there_and_documented():
         assert value is not None
         if name != "__version__":
             assert value.__doc__, name
+
+
+def test_no_placeholder_is_left_in_the_docs():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")):
+        left = re.findall(r"^[A-Z_]{4,}$|\b(?:TODO|FIXME|XXX)\b", page.read_text(), re.M)
+        assert not left, f"{page.name}: {left}"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layerwise.engine.bare import bare_step
 from layerwise.engine.loss import Loss
 
 
@@ -115,20 +114,6 @@ def train_epoch(
         total += value * (stop - start)
         step += 1
     return Epoch(total / n, step)
-
-
-def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """The optimizer's step without the wrappers that torch puts around it.
-
-    They serve hooks, profiler and compiler: to tell the compiler to stay away they import it, which
-    takes longer than many a training, and they cost a tenth of a small step. An optimizer that has
-    hooks keeps its own step.
-    """
-    raw = inspect.unwrap(type(optimizer).step)
-    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    if raw is type(optimizer).step or hooked or "step" in vars(optimizer):
-        return optimizer.step
-    return torch.no_grad()(partial(raw, optimizer))
 
 
 def batches(n: int, batch_size: int) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layerwise import storage
+from layerwise.engine.bare import bare_state
 
 EVERY_S = 1.0  # epochs of small networks take milliseconds; flushing the disk takes longer
 
@@ -57,7 +57,7 @@ class Checkpoint:
             "rows": state.rows,
             "network": _plain(network.state_dict(), "network", arrays),
             "best": _plain(state.best, "best", arrays),
-            "optimizer": _plain(_state_of(optimizer), "optimizer", arrays),
+            "optimizer": _plain(bare_state(optimizer), "optimizer", arrays),
             "generators": _plain(
                 {name: one.get_state() for name, one in generators.items()}, "generators", arrays
             ),
@@ -87,11 +87,6 @@ class Checkpoint:
     def remove(self) -> None:
         """The training is complete: there is nothing to go on with."""
         self.path.unlink(missing_ok=True)
-
-
-def _state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's ``state_dict``, without torch's wrapper that imports its compiler for it."""
-    return inspect.unwrap(type(optimizer).state_dict)(optimizer)
 
 
 def _put_back(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

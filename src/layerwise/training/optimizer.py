@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from layerwise.engine.bare import without_compiler
 from layerwise.errors import SettingError, did_you_mean
 from layerwise.training.recipe import SMALL, Recipe, settle
 
@@ -26,24 +24,6 @@ OPTIMIZERS = {
     and kind is not torch.optim.Optimizer
     and name.lower() not in _NOT_FOR_ALL
 }
-
-
-@contextlib.contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Keep an optimizer's constructor from importing torch's compiler, which takes seconds.
-
-    It would do so only to mark one function as not to be compiled; the mark is set here for the
-    while, to the function itself.
-    """
-    function = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    if "torch._dynamo" in sys.modules or hasattr(function, "__dynamo_disable"):
-        yield
-        return
-    vars(function)["__dynamo_disable"] = function
-    try:
-        yield
-    finally:
-        vars(function).pop("__dynamo_disable", None)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -93,7 +73,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             {"params": others, "weight_decay": 0.0},
         ]
     try:
-        with _without_compiler():
+        with without_compiler():
             return kind(parameters, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingError(f"{kind.__name__} refuses its options: {error}") from None
