@@ -146,6 +146,7 @@ class _Network(BaseEstimator):
         if start:
             self._refuse_other_classes(y, target)
         seed = self._seed()
+        self._weight_unit = 1.0 if weight is None else float(weight.mean())
         part = Part(table, y, weight)
         valid = None
         if X_val is not None:
