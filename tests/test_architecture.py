@@ -24,7 +24,7 @@ LEVELS = [
     ["network", "metrics"],
     ["training", "model"],
     ["prepare", "progress"],
-    ["weights"],
+    ["weights", "folder"],
     ["baselines", "learn"],
     ["run", "estimators"],
     ["show"],

@@ -13,8 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 import layerwise
-from layerwise import run as runs
-from layerwise import storage
+from layerwise import folder, storage
 from layerwise.errors import DataError, LayerwiseError, OutputError, SettingError, TrainingError
 
 FAST = ["--epochs", "2", "--no-baselines", "--hidden", "4", "--out", "run"]
@@ -538,15 +537,15 @@ def test_python_raises_the_same_words(
 
 def test_a_full_disk_later_keeps_what_the_checkpoint_has(command, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     Path("t.csv").write_text(GOOD)
-    event = runs._Keeper._event
+    event = folder.Keeper._event
 
-    def full(keeper: runs._Keeper, what: dict) -> None:  # type: ignore[type-arg]
+    def full(keeper: folder.Keeper, what: dict) -> None:  # type: ignore[type-arg]
         if what["event"] == "epoch" and what["row"]["epoch"] == 2:
             raise OutputError("no space is left on the disk")
         event(keeper, what)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs._Keeper, "_event", full)
+        patch.setattr(folder.Keeper, "_event", full)
         result = command("train", "t.csv", "-t", "price", *FAST)
     assert result.code == 1
     assert "no space" in result.err

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 import typer
 
-from layerwise import run as runs
+from layerwise import folder
 from layerwise.cli import app
 from layerwise.training.recipe import SETTINGS
 
@@ -338,14 +338,14 @@ def test_wide_names_and_many_columns_stay_within_the_screen(command) -> None:  #
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Ctrl-C at the end of an epoch."""
-    event = runs._Keeper.epoch
+    event = folder.Keeper.epoch
 
-    def stop(keeper: runs._Keeper, what: object) -> None:
+    def stop(keeper: folder.Keeper, what: object) -> None:
         event(keeper, what)  # type: ignore[arg-type]
         if what.row["epoch"] == epoch:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs._Keeper, "epoch", stop)
+    monkeypatch.setattr(folder.Keeper, "epoch", stop)
 
 
 def test_an_interrupt_keeps_the_best_and_resume_ends_in_the_same_bytes(

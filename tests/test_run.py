@@ -27,7 +27,8 @@ from layerwise.errors import (
     SettingError,
     TrainingError,
 )
-from layerwise.run import Run, load_record, read_events, resume, train
+from layerwise.folder import load_record, read_events
+from layerwise.run import Run, resume, train
 from layerwise.training import checkpoint as checkpoints
 
 QUICK = {"epochs": 6, "hidden_layer_sizes": (6,), "lr": 0.02, "baselines": False}
@@ -72,7 +73,7 @@ def _die_after(epoch):
 def _kill(table, out, epoch, monkeypatch, **settings):
     """A run that ends as a killed process would: without a word in its folder."""
     with monkeypatch.context() as patched:
-        patched.setattr(runs._Keeper, "fail", lambda *_: None)
+        patched.setattr(runs.Keeper, "fail", lambda *_: None)
         with pytest.raises(Killed):
             train(table, "sold", out=out, callbacks=[_die_after(epoch)], **{**QUICK, **settings})
 
@@ -285,7 +286,7 @@ def test_a_run_killed_while_it_is_measured_has_lost_next_to_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(runs, "_measure", die)
-        patched.setattr(runs._Keeper, "fail", lambda *_: None)
+        patched.setattr(runs.Keeper, "fail", lambda *_: None)
         with pytest.raises(Killed):
             train(table, "sold", out=out, **QUICK)
     seen = []
@@ -324,7 +325,7 @@ def test_a_run_that_was_interrupted_resumed_and_killed_is_not_taken_for_complete
 
     train(table, "sold", out=out, callbacks=[interrupt], **QUICK)
     with monkeypatch.context() as patched:
-        patched.setattr(runs._Keeper, "fail", lambda *_: None)
+        patched.setattr(runs.Keeper, "fail", lambda *_: None)
         with pytest.raises(Killed):
             resume(out, callbacks=[_die_after(5)])
     with pytest.raises(ModelFileError, match="not complete"):

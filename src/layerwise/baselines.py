@@ -72,36 +72,26 @@ def compare(
         For each of `NAMES` the metrics that the network has too.
     """
     with threadpool_limits(1 if train.X.size < _ONE_THREAD else None):
-        return _compare(encoder, target, train, test, seed, fit_weight)
+        return {
+            name: _measured(estimator, target, train, test, fit_weight)
+            for name, estimator in _estimators(encoder, target, seed).items()
+        }
 
 
-def _compare(
-    encoder: Encoder,
-    target: Target,
-    train: Part,
-    test: Part,
-    seed: int,
-    fit_weight: np.ndarray | None,
-) -> dict[str, dict[str, float]]:
-    found = {}
-    for name, estimator in _estimators(encoder, target, seed).items():
-        y = train.y if target.is_regression else target.codes(train.y)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a linear model that has not converged is still one
-            if fit_weight is None:
-                estimator.fit(train.X, y)
-            else:
-                step = estimator.steps[-1][0]
-                estimator.fit(train.X, y, **{f"{step}__sample_weight": fit_weight})
-        if target.is_regression:
-            found[name] = metrics.measure(
-                target, test.y, estimator.predict(test.X), None, test.weight
-            )
-        else:
-            proba = _all_classes(estimator, test.X, len(target.classes))
-            answers = target.classes[proba.argmax(axis=1)]
-            found[name] = metrics.measure(target, test.y, answers, proba, test.weight)
-    return found
+def _measured(
+    estimator: Any, target: Target, train: Part, test: Part, fit_weight: np.ndarray | None
+) -> dict[str, float]:
+    """The metrics of one baseline, a pipeline that is fitted here."""
+    y = train.y if target.is_regression else target.codes(train.y)
+    weight = {} if fit_weight is None else {f"{estimator.steps[-1][0]}__sample_weight": fit_weight}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a linear model that has not converged is still one
+        estimator.fit(train.X, y, **weight)
+    if target.is_regression:
+        return metrics.measure(target, test.y, estimator.predict(test.X), None, test.weight)
+    proba = _all_classes(estimator, test.X, len(target.classes))
+    answers = target.classes[proba.argmax(axis=1)]
+    return metrics.measure(target, test.y, answers, proba, test.weight)
 
 
 def _estimators(encoder: Encoder, target: Target, seed: int) -> dict[str, Any]:

@@ -336,7 +336,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put runs side by side: runs/*."""
-    from layerwise.run import load_record
+    from layerwise.folder import load_record
     from layerwise.show import comparison, show_comparison
 
     found = comparison({str(path): load_record(path) for path in runs})

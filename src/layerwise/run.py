@@ -1,42 +1,26 @@
-"""One training from a table to a model, and the folder that keeps it.
-
-A run folder has ``model.layerwise``, ``history.jsonl`` (one event a line, flushed, so that others
-can follow it), ``run.json`` (what was asked, what came out), ``schema.toml``, and while it trains
-``checkpoint.layerwise``.
-"""
+"""One training from a table to a model: read, split, learn, measure, keep."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import platform
-import sys
 import time as clock
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from layerwise import storage
-from layerwise._version import __version__
 from layerwise.beside import Beside
-from layerwise.data.schema import Schema
 from layerwise.errors import DataError, ModelFileError, OutputError, TrainingError
+from layerwise.folder import RECORD, Keeper, load_record, read_events
 from layerwise.model import file as model_file
 from layerwise.model.model import Model
 from layerwise.prepare import Notice, Prepared, Question, prepare, read
 from layerwise.training.history import History
 
 if TYPE_CHECKING:
-    from layerwise.training.fit import Callback, EpochEnd
-
-CHECKPOINT, RECORD, EVENTS, SCHEMA = (
-    "checkpoint.layerwise", "run.json", "history.jsonl", "schema.toml",
-)  # fmt: skip
+    from layerwise.training.fit import Callback
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +160,7 @@ def train(
     storage.make_folder(folder)
     try:
         with storage.lock(folder), Beside() as beside:
-            return _train(question, _Keeper(folder, question), callbacks, report, beside)
+            return _train(question, Keeper(folder, question), callbacks, report, beside)
     finally:
         for one in made:  # nothing came of it: leave nothing behind
             with contextlib.suppress(OSError):
@@ -223,7 +207,7 @@ def resume(
             "the run was read from standard input, which is gone; train again from a file"
         )
     with storage.lock(folder), Beside() as beside:
-        return _train(question, _Keeper(folder, question, record), callbacks, report, beside)
+        return _train(question, Keeper(folder, question, record), callbacks, report, beside)
 
 
 def _listed(said: Iterable[str]) -> list[str]:
@@ -231,45 +215,12 @@ def _listed(said: Iterable[str]) -> list[str]:
     return [said] if isinstance(said, str) else list(said)
 
 
-def load_record(folder: str | Path) -> dict[str, Any]:
-    """``run.json`` of a run folder as plain values."""
-    path = Path(folder) / RECORD
-    if not Path(folder).exists():
-        raise ModelFileError(f"there is no run folder {folder}")
-    if not path.exists():
-        raise ModelFileError(f"{folder} is no run folder: it has no {RECORD}")
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}") from None
-    if not isinstance(record, dict) or not {"status", "question", "data"} <= set(record):
-        raise ModelFileError(f"{path} is no record of a run")
-    return record
-
-
-def read_events(folder: str | Path) -> list[dict[str, Any]]:
-    """The events of a run so far; a last line cut short by a kill is left out."""
-    path = Path(folder) / EVENTS
-    events = []
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise ModelFileError(f"{path} line {number} is no JSON") from None
-    return events
-
-
 # ---------------------------------------------------------------- the training itself
 
 
 def _train(
     question: Question,
-    keeper: _Keeper | None,
+    keeper: Keeper | None,
     callbacks: Sequence[Callback],
     report: Callable[[str], None] | None,
     beside: Beside,
@@ -418,126 +369,3 @@ class _Laps:
         now = clock.monotonic()
         self.seconds[stage] = round(now - self._last, 3)
         self._last = now
-
-
-class _Keeper:
-    """Writes the run folder while a training goes on."""
-
-    def __init__(
-        self, folder: Path, question: Question, resumed: Mapping[str, Any] | None = None
-    ) -> None:
-        self.folder = folder
-        self._resumed = resumed
-        self._record: dict[str, Any] = {
-            "layerwise": __version__,
-            "python": platform.python_version(),
-            "command": list(sys.orig_argv),
-            "started": _now(),
-            "status": "running",
-            "question": question.to_json(),
-        }
-
-    def begin(self, prepared: Prepared, data: Mapping[str, Any]) -> None:
-        """The data are read: record what will be learnt from what."""
-        if self._resumed is not None:
-            if self._resumed["data"] != data:
-                raise DataError(
-                    f"{prepared.train.table.source} has changed since the run in {self.folder} "
-                    "began, and going on would mix two tables; train anew"
-                )
-            if not _same_roles(Schema.from_toml(self.folder / SCHEMA), prepared.schema):
-                raise DataError(
-                    f"the schema is not that of {self.folder / SCHEMA} any more; train anew"
-                )
-            self._record |= {"started": self._resumed["started"], "resumed": _now()}
-            self._cut_events()
-        else:
-            storage.write_whole(self.folder / SCHEMA, prepared.schema.to_toml())
-            storage.write_whole(self.folder / EVENTS, "")
-        self._record["data"] = dict(data)
-        self._write()
-        self._event({"event": "start", "at": _now(), "target": prepared.target.name,
-                     "task": prepared.target.task, "rows": prepared.sizes})  # fmt: skip
-
-    def checkpoint(self) -> Any:
-        """Where the training's state is saved and continued from."""
-        from layerwise.training.checkpoint import Checkpoint
-
-        return Checkpoint(self.folder / CHECKPOINT)
-
-    def epoch(self, event: EpochEnd) -> None:
-        """A callback: append the epoch's row."""
-        # JSON has no NaN: a loss that is none is written as null
-        row = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in event.row.items()
-        }
-        self._event({"event": "epoch", "row": row, "best_epoch": event.best_epoch})
-
-    def end(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """The model is saved: record what came out."""
-        self._record |= {**outcome, "finished": _now()}
-        self._event({"event": "end", "at": _now(), "stopped": outcome["stopped"],
-                     "best_epoch": outcome["best_epoch"]})  # fmt: skip
-        self._write()
-        if outcome["status"] == "done":
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)  # only now is nothing lost by it
-        return self._record
-
-    def fail(self, error: BaseException) -> None:
-        """The training raised: record why, or leave nothing where nothing came of it."""
-        if self._resumed is not None and "data" not in self._record:
-            return  # it could not even go on: the run is as it was
-        kept = (CHECKPOINT, model_file.NAME)
-        if self._resumed is None and not any((self.folder / name).exists() for name in kept):
-            for name in (RECORD, EVENTS, SCHEMA):
-                (self.folder / name).unlink(missing_ok=True)
-            return
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        self._record |= {"status": status, "error": str(error), "finished": _now()}
-        with contextlib.suppress(OutputError):  # the disk may be what failed
-            self._event({"event": "failed", "at": _now(), "error": str(error)})
-            self._write()
-
-    def _cut_events(self) -> None:
-        """Forget the epochs after the last checkpoint: they will come again."""
-        path = self.folder / CHECKPOINT
-        reached = 0
-        if path.exists():
-            reached = storage.unpack(path, "checkpoint")[1]["checkpoint"]["epoch"]
-        events = [
-            event for event in read_events(self.folder)
-            if event["event"] == "start"
-            or (event["event"] == "epoch" and event["row"]["epoch"] <= reached)
-        ]  # fmt: skip
-        lines = "".join(json.dumps(event) + "\n" for event in events)
-        storage.write_whole(self.folder / EVENTS, lines)
-
-    def _event(self, event: Mapping[str, Any]) -> None:
-        try:
-            with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(event) + "\n")
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder / EVENTS} cannot be written: {error.strerror}"
-            ) from None
-
-    def _write(self) -> None:
-        text = json.dumps(self._record, indent=1, ensure_ascii=False, default=_plain)
-        storage.write_whole(self.folder / RECORD, text + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON does not know: NumPy's numbers and arrays as Python's, the rest as text."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
-
-
-def _same_roles(one: Schema, other: Schema) -> bool:
-    """Whether both read every column alike; reasons may differ."""
-    return one.missing == other.missing and [(c.name, c.role, c.format) for c in one] == [
-        (c.name, c.role, c.format) for c in other
-    ]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
