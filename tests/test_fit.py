@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise.engine.loss import bce, mean_loss, mse
-from layerwise.engine.torch import Rows, predict
+from layerwise.engine.loss import bce, mse
+from layerwise.engine.torch import Rows, measure, predict
 from layerwise.errors import SettingError, TrainingError
 from layerwise.network.build import build, to_arrays
 from layerwise.network.plan import design
@@ -62,14 +62,14 @@ def test_the_weights_are_those_of_the_best_epoch():
     for name, array in to_arrays(network).items():
         assert np.array_equal(array, kept[history.best_epoch][name])
     valid = _rows(30, 9)
-    assert mean_loss(mse, predict(network, valid.X), valid.y, None) == min(losses)
+    assert measure(network, mse, valid, 8)[0] == min(losses)
     assert not network.training
 
 
 def test_the_running_statistics_are_those_of_the_best_epoch_too():
     network, history = _fit(_network(norm="batch"), lr=0.1, optimizer="sgd", epochs=12)
     valid = _rows(30, 9)
-    found = mean_loss(mse, predict(network, valid.X), valid.y, None)
+    found = measure(network, mse, valid, 8)[0]
     assert found == pytest.approx(history.best["valid_loss"], rel=1e-12)
 
 
@@ -79,7 +79,7 @@ def test_without_validation_rows_the_training_loss_decides_and_nothing_stops_ear
     assert len(history) == 15
     assert "valid_loss" not in history[0]
     assert history.best["loss"] == min(history["loss"])
-    assert mean_loss(mse, predict(network, train.X), train.y, None) == min(history["loss"])
+    assert measure(network, mse, train, 8)[0] == min(history["loss"])
 
 
 def test_patience_ends_it_so_many_epochs_after_the_best():
@@ -103,7 +103,7 @@ def test_a_gain_below_min_delta_is_none():
 def test_any_metric_can_decide_in_its_own_direction(higher):
     values = iter([3.0, 5.0, 1.0, 4.0, 5.0, 1.0])
     _, history = _fit(
-        monitor="metric", score=lambda _: {"metric": next(values)}, higher_is_better=higher
+        monitor="metric", score=lambda *_: {"metric": next(values)}, higher_is_better=higher
     )
     assert history.best_epoch == (2 if higher else 3)  # of equals the first
     assert history["metric"] == [3.0, 5.0, 1.0, 4.0, 5.0, 1.0]
@@ -121,7 +121,7 @@ def test_monitoring_a_metric_needs_validation_rows_before_anything_is_trained():
 
 def test_a_metric_that_is_not_there_is_refused_in_words():
     with pytest.raises(SettingError, match="'roc_auc' cannot be measured"):
-        _fit(monitor="roc_auc", score=lambda _: {"accuracy": 1.0})
+        _fit(monitor="roc_auc", score=lambda *_: {"accuracy": 1.0})
 
 
 # ---------------------------------------------------------------- history and callbacks
@@ -178,7 +178,7 @@ def test_a_time_limit_keeps_the_best():
     network, history = _fit(time_limit=0.12, epochs=10**6, callbacks=[slowly])
     assert history.stopped == "time limit"
     assert 1 <= len(history) < 100
-    found = mean_loss(mse, predict(network, valid.X), valid.y, None)
+    found = measure(network, mse, valid, 8)[0]
     assert found == history.best["valid_loss"] == min(history["valid_loss"])
 
 
@@ -217,7 +217,7 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it():
     _, history = _fit(network)
     assert (len(history), history.stopped) == (2, "interrupted")
     valid = _rows(30, 9)
-    found = mean_loss(mse, predict(network, valid.X), valid.y, None)
+    found = measure(network, mse, valid, 8)[0]
     assert found == history.best["valid_loss"]
 
 

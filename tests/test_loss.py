@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from layerwise.engine.loss import LOSSES, mean_loss
+from layerwise.engine.loss import LOSSES
 from layerwise.network.build import build
 from layerwise.network.plan import design
 
@@ -80,12 +79,3 @@ def test_cross_entropy_on_logits_survives_large_logits():
     outputs = torch.tensor([[1e4, -1e4]])
     assert LOSSES["cross_entropy"](outputs, torch.tensor([0])).item() == 0
     assert LOSSES["bce"](outputs[:, :1], torch.tensor([[0.0]])).item() == 1e4
-
-
-def test_the_loss_of_many_rows_is_the_weighted_mean():
-    outputs, y, w = _case("mse")
-    rows = ((outputs - y) ** 2).mean(dim=1).numpy()
-    expected = np.average(rows, weights=w.numpy())
-    found = mean_loss(LOSSES["mse"], outputs, y, w.double())
-    assert found == pytest.approx(expected, rel=1e-13)
-    assert mean_loss(LOSSES["mse"], outputs, y, None) == pytest.approx(rows.mean(), rel=1e-13)

@@ -17,7 +17,7 @@ from layerwise.engine.torch import (
     Rows,
     batches,
     cpu_threads,
-    n_steps,
+    measure,
     predict,
     train_epoch,
 )
@@ -137,7 +137,7 @@ def test_clipped_gradients_bound_the_step(limit, kind):
 )
 def test_batches_take_every_row_once_and_leave_none_alone(n, size, expected):
     assert list(batches(n, size)) == expected
-    assert n_steps(n, size) == len(expected)
+    assert _rows(n).n_steps(size) == len(expected)
 
 
 def test_every_row_trains_when_the_last_one_is_alone():
@@ -154,9 +154,7 @@ def test_the_rate_is_set_before_each_step():
     optimizer = torch.optim.SGD(network.parameters(), lr=9.0)
     used = []
     optimizer.register_step_pre_hook(lambda *_: used.append(optimizer.param_groups[0]["lr"]))
-    train_epoch(
-        network, mse, optimizer, rows, _order(10), 3, learning_rate=lambda step: 0.1 / (step + 1)
-    )
+    train_epoch(network, mse, optimizer, rows, _order(10), 3, rates=lambda step: [0.1 / (step + 1)])
     assert used == [0.1, 0.05, 0.1 / 3]
 
 
@@ -200,7 +198,7 @@ def test_a_bad_cell_stops_the_step_before_it_touches_the_weights(kind, value):
     with pytest.raises(NotFinite) as caught:
         train_epoch(network, mse, optimizer, rows, order, 3)
     assert caught.value.step == 2
-    assert caught.value.rows.tolist() == [6, 7, 8, 9]
+    torch.testing.assert_close(caught.value.X, rows.X[6:], equal_nan=True)
     assert torch.equal(caught.value.X[1].isfinite(), torch.tensor([True, False, True]))
     for found, expected in zip(network.parameters(), after_two.parameters()):
         assert torch.equal(found, expected)
@@ -289,3 +287,14 @@ def test_each_python_thread_gets_its_count_back_in_whatever_order_they_leave():
     thread.join()
     assert seen == {"inside, after the main thread left": 1, "after": 2}
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_the_loss_of_many_rows_is_the_weighted_mean(size, monkeypatch):
+    monkeypatch.setattr("layerwise.engine.torch.CHUNK", size)
+    network, rows = _network(), _rows(weights=True)
+    errors = ((predict(network, rows.X) - rows.y) ** 2).mean(dim=1)
+    expected = float((errors * rows.w).sum() / rows.w.sum())
+    assert measure(network, mse, rows, 4)[0] == pytest.approx(expected, rel=1e-13)
+    alike = Rows(rows.X, rows.y)
+    assert measure(network, mse, alike, 4)[0] == pytest.approx(float(errors.mean()), rel=1e-13)

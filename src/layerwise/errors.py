@@ -27,6 +27,10 @@ class DataError(LayerwiseError, ValueError):
     exit_code = 3
 
 
+class NetworkError(LayerwiseError, ValueError):
+    """A network does not fit its data, its loss or itself: shapes, types or places differ."""
+
+
 class ModelFileError(LayerwiseError, ValueError):
     """A model file or run folder is missing, damaged, foreign or too new."""
 
@@ -41,6 +45,10 @@ class TrainingError(LayerwiseError, ArithmeticError):
 
 class DataWarning(UserWarning):
     """The data are usable, and there is something to know about them."""
+
+
+class NetworkWarning(UserWarning):
+    """The network would train, and surely not as it was meant."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

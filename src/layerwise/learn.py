@@ -106,7 +106,7 @@ def learn(
         valid_weight = effective_weight(valid, target, weights)
         valid_rows = rows_of(encoder, target, valid, valid_weight, dtype, device)
 
-    def score(outputs: Tensor) -> dict[str, float]:
+    def score(outputs: Tensor, y: Tensor) -> dict[str, float]:
         assert valid is not None  # noqa: S101  fit scores validation rows only
         raw = outputs.cpu().numpy()
         row = metrics.live(target, valid.y, raw, valid.weight)

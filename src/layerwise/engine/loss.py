@@ -8,12 +8,12 @@ the whole weighted table. Without weights it is torch's own loss with ``reductio
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Loss = Callable[[Any, Any, Tensor | None], Tensor]
 
 
 def _weighted(rows: Tensor, w: Tensor) -> Tensor:
@@ -63,8 +63,14 @@ LOSSES: dict[str, Loss] = {
 }  # fmt: skip
 
 
-def mean_loss(loss: Loss, outputs: Tensor, y: Tensor, w: Tensor | None) -> float:
-    """The loss of all these rows: sum of weight times loss over the sum of weights."""
-    with torch.no_grad():
-        value = float(loss(outputs, y, w))
-    return value if w is None else value / float(w.mean())
+def weights_of(loss: Loss, n: int, y: Any, w: Tensor | None) -> tuple[float, float]:
+    """What a batch's loss is multiplied by to give its sum, and the sum of weights it stands for.
+
+    A loss that divides by weights of its own, such as those of the classes, says their sum in a
+    method ``divisor(y, w)``.
+    """
+    divisor = getattr(loss, "divisor", None)
+    if divisor is not None:
+        total = float(divisor(y, w))
+        return total, total
+    return n, n if w is None else float(w.sum())

@@ -5,27 +5,126 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layerwise.engine.bare import bare_step
-from layerwise.engine.loss import Loss
+from layerwise.engine.loss import Loss, weights_of
+
+Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+Batch = tuple[int, Any, Any, Tensor | None]  # rows, inputs, y, w
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows: X (n_rows, n_inputs), y as the loss wants it, weights (n_rows,) or None."""
+    """Rows in memory: X (n_rows, …), y as the loss wants it, weights (n_rows,) or None.
 
-    X: Tensor
-    y: Tensor
+    A network with several inputs takes X as a tuple, or as a dict by the names of its ``forward``.
+    """
+
+    X: Inputs
+    y: Inputs
     w: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(first(self.X))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return first(self.X).device
+
+    def batches(self, order: Tensor | None, batch_size: int) -> Iterator[Batch]:
+        """The rows in this order, or as they stand, in batches."""
+        X, y, w = self.X, self.y, self.w
+        if order is not None:
+            # One gather for the epoch: each batch is then a slice, a view without a copy.
+            X, y, w = take(X, order), take(y, order), None if w is None else w[order]
+        for start, stop in batches(len(self), batch_size):
+            part = slice(start, stop)
+            yield stop - start, take(X, part), take(y, part), None if w is None else w[part]
+
+    def n_steps(self, batch_size: int) -> int:
+        """How many batches an epoch has."""
+        return sum(1 for _ in batches(len(self), batch_size))
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A ``DataLoader`` as it is: its own batches of (inputs, y) or (inputs, y, w), in its order."""
+
+    loader: Iterable[Any]
+    device: torch.device
+
+    def batches(self, order: Tensor | None, batch_size: int) -> Iterator[Batch]:
+        """The loader's batches, on the device; order and size are the loader's business."""
+        for batch in self.loader:
+            X, y, *w = to_device(batch, self.device)
+            yield len(first(X)), X, y, w[0] if w else None
+
+    def n_steps(self, batch_size: int) -> int | None:
+        """How many batches an epoch has, or None if the loader cannot tell."""
+        try:
+            return len(self.loader)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+
+def first(X: Inputs) -> Tensor:
+    """The first of the inputs, for what all of them share: rows and device."""
+    if isinstance(X, Tensor):
+        return X
+    return next(iter(X.values() if isinstance(X, dict) else X))
+
+
+def take(X: Inputs, rows: Tensor | slice) -> Inputs:
+    """These rows of every input."""
+    if isinstance(X, Tensor):
+        return X[rows]
+    if isinstance(X, dict):
+        return {name: one[rows] for name, one in X.items()}
+    return tuple(one[rows] for one in X)
+
+
+def call(network: nn.Module, X: Inputs) -> Any:
+    """The network's outputs for one input, several, or named ones."""
+    if isinstance(X, Tensor):
+        return network(X)
+    return network(**X) if isinstance(X, dict) else network(*X)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Every tensor in nested lists, tuples and dicts on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: to_device(one, device) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(to_device(one, device) for one in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Mixed precision: the type of the fast operations, and a scaler for float16's small range."""
+
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    scaler: torch.amp.GradScaler | None = None
+
+    def here(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of one forward pass."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, self.dtype)
+
+
+FULL = Precision()
 
 
 @dataclass
@@ -34,15 +133,16 @@ class Epoch:
 
     loss: float
     steps: int
+    rows: int
     complete: bool = True
 
 
 class NotFinite(ArithmeticError):
     """The loss of a step is NaN or infinite; the batch that did it comes along."""
 
-    def __init__(self, step: int, rows: Tensor, X: Tensor, y: Tensor) -> None:
+    def __init__(self, step: int, X: Inputs, y: Any) -> None:
         super().__init__(f"the loss is not finite at step {step}")
-        self.step, self.rows, self.X, self.y = step, rows, X, y
+        self.step, self.X, self.y = step, X, y
 
 
 @torch.enable_grad()
@@ -50,14 +150,15 @@ def train_epoch(
     network: nn.Module,
     loss: Loss,
     optimizer: torch.optim.Optimizer,
-    rows: Rows,
-    order: Tensor,
+    rows: Rows | Loader,
+    order: Tensor | None,
     batch_size: int,
     *,
-    learning_rate: Callable[[int], float] | None = None,
+    rates: Callable[[int], Sequence[float]] | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
     deadline: float = float("inf"),
+    precision: Precision = FULL,
 ) -> Epoch:
     """Train on every row once, in batches taken in the given order.
 
@@ -65,55 +166,60 @@ def train_epoch(
     ----------
     network, loss, optimizer : the network returns raw outputs; the loss takes (outputs, y, w)
     rows : all training rows
-    order : int64 tensor of shape (n_rows,), the shuffled row numbers
+    order : int64 tensor of shape (n_rows,), the shuffled row numbers; a loader has its own
     batch_size : rows of a step; the last batch takes what is left, and a last single row joins
         the batch before it, which batch normalisation could not take alone
-    learning_rate : the rate for each step of this epoch, counted from 0; None leaves it
+    rates : the learning rate of each parameter group for each step of this epoch, counted from 0;
+        None leaves them
     clip_norm, clip_value : limits of the gradients' norm and of each entry
     deadline : ``time.monotonic()`` after which no step but the first begins
+    precision : of the forward pass
 
     Raises
     ------
     NotFinite
         In the very step whose loss is NaN or infinite, before the weights are touched by it.
     """
-    # One gather for the epoch: each batch is then a slice, a view without a copy.
-    X, y = rows.X[order], rows.y[order]
-    w = None if rows.w is None else rows.w[order]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    update = bare_step(optimizer)
+    scaler = precision.scaler
+    update = partial(scaler.step, optimizer) if scaler else bare_step(optimizer)
     network.train()
-    total, step, n = 0.0, 0, len(order)
+    total, step, done = 0.0, 0, 0
 
-    def gradients(Xb: Tensor, yb: Tensor, wb: Tensor | None) -> float:
+    def gradients(Xb: Any, yb: Any, wb: Tensor | None) -> float:
         """The batch's loss; its gradients are left on the parameters."""
         for p in parameters:
             p.grad = None  # zero_grad without its bookkeeping, a twentieth of a small step
-        value = loss(network(Xb), yb, wb)
-        value.backward()
+        with precision.here():
+            value = loss(call(network, Xb), yb, wb)
+        (scaler.scale(value) if scaler else value).backward()
+        if scaler and (clip_value is not None or clip_norm is not None):
+            scaler.unscale_(optimizer)
         if clip_value is not None:
             nn.utils.clip_grad_value_(parameters, clip_value)
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         return value.item()
 
-    for start, stop in batches(n, batch_size):
+    for n, *batch in rows.batches(order, batch_size):
         if step and time.monotonic() > deadline:
-            return Epoch(total / start, step, complete=False)
-        if learning_rate is not None:
-            _set_rate(optimizer, learning_rate(step))
-        batch = X[start:stop], y[start:stop], None if w is None else w[start:stop]
+            return Epoch(total / done, step, done, complete=False)
+        if rates is not None:
+            _set_rates(optimizer, rates(step))
         value = gradients(*batch)
         if value - value != 0:  # true for NaN and both infinities
-            raise NotFinite(step, order[start:stop], batch[0], batch[1])
+            raise NotFinite(step, batch[0], batch[1])
         if isinstance(optimizer, torch.optim.LBFGS):
             # the one that evaluates the loss several times in a step
             optimizer.step(partial(gradients, *batch))
         else:
             update()
-        total += value * (stop - start)
+        if scaler:
+            scaler.update()
+        total += value * n
+        done += n
         step += 1
-    return Epoch(total / n, step)
+    return Epoch(total / max(done, 1), step, done)
 
 
 def batches(n: int, batch_size: int) -> Iterator[tuple[int, int]]:
@@ -124,22 +230,58 @@ def batches(n: int, batch_size: int) -> Iterator[tuple[int, int]]:
     return zip(starts, [*starts[1:], n])
 
 
-def n_steps(n: int, batch_size: int) -> int:
-    """How many steps an epoch over n rows has."""
-    return sum(1 for _ in batches(n, batch_size))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
+def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    for group, rate in zip(optimizer.param_groups, rates):
         if group["lr"] != rate:
             group["lr"] = rate
 
 
+CHUNK = 8192  # rows of a table at a time when nothing is learnt
+
+
 @torch.no_grad()
-def predict(network: nn.Module, X: Tensor, chunk: int = 8192) -> Tensor:
-    """Raw outputs of shape (n_rows, n_outputs) in evaluation mode."""
+def predict(
+    network: nn.Module, X: Inputs, chunk: int = CHUNK, precision: Precision = FULL
+) -> Tensor:
+    """Raw outputs of shape (n_rows, …) in evaluation mode."""
     network.eval()
-    return torch.cat([network(X[i : i + chunk]) for i in range(0, max(len(X), 1), chunk)])
+    pieces = []
+    for start in range(0, max(len(first(X)), 1), chunk):
+        with precision.here():
+            pieces.append(call(network, take(X, slice(start, start + chunk))))
+    return torch.cat(pieces)
+
+
+@torch.no_grad()
+def measure(
+    network: nn.Module,
+    loss: Loss,
+    rows: Rows | Loader,
+    batch_size: int,
+    *,
+    score: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
+    precision: Precision = FULL,
+) -> tuple[float, dict[str, float]]:
+    """The loss of all these rows in evaluation mode, and what ``score`` makes of (outputs, y).
+
+    The loss is the sum of weight times loss over the sum of weights. Tables are run in large
+    chunks; images and sequences, whose layers take more memory, in the batches of the training.
+    """
+    network.eval()
+    table = isinstance(rows, Rows) and first(rows.X).dim() <= 2
+    told, total = 0.0, 0.0
+    outputs, answers = [], []
+    for n, X, y, w in rows.batches(None, CHUNK if table else batch_size):
+        with precision.here():
+            given = call(network, X)
+            value = float(loss(given, y, w))
+        counted, weight = weights_of(loss, n, y, w)
+        told, total = told + value * counted, total + weight
+        if score is not None:
+            outputs.append(given)
+            answers.append(y)
+    scored = score(torch.cat(outputs), torch.cat(answers)) if score is not None else {}
+    return told / total if total else float("nan"), scored
 
 
 # ---------------------------------------------------------------- threads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,22 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerwise.engine.loss import Loss, mean_loss
+from layerwise.engine.loss import Loss
 from layerwise.engine.torch import (
-    Epoch,
+    FULL,
+    Inputs,
+    Loader,
     NotFinite,
+    Precision,
     Rows,
     cpu_threads,
-    n_steps,
-    predict,
+    measure,
     train_epoch,
 )
-from layerwise.errors import SettingError, TrainingError
+from layerwise.errors import DataError, SettingError, TrainingError
 from layerwise.network.layers import set_dropout_generator
+from layerwise.network.walk import walk
 from layerwise.training.checkpoint import Checkpoint, State
 from layerwise.training.history import History
 from layerwise.training.optimizer import make_optimizer
-from layerwise.training.recipe import Recipe, settle
+from layerwise.training.recipe import SMALL, Recipe, settle
 from layerwise.training.schedule import rate_at
 
 
@@ -43,14 +47,14 @@ class EpochEnd:
 
 
 Callback = Callable[[EpochEnd], Any]
-Score = Callable[[Tensor], dict[str, float]]
+Score = Callable[[Tensor, Tensor], dict[str, float]]
 
 
 def fit(
     network: nn.Module,
     loss: Loss,
-    train: Rows,
-    valid: Rows | None,
+    train: Rows | Loader,
+    valid: Rows | Loader | None,
     recipe: Recipe,
     *,
     seed: int = 0,
@@ -60,24 +64,28 @@ def fit(
     checkpoint: Checkpoint | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     feature_names: Sequence[str] = (),
+    precision: Precision = FULL,
 ) -> History:
     """Train a network and leave it with the weights of its best epoch.
 
     Parameters
     ----------
-    network : any module that maps (N, n_inputs) to raw outputs (N, n_outputs)
+    network : any module; of tables it maps (N, n_inputs) to raw outputs (N, n_outputs)
     loss : of (outputs, y, w), see `layerwise.engine.loss`
     train, valid : the rows to learn from and the rows that decide on the best epoch; without
         validation rows the loss on the training rows decides, and nothing stops early
-    recipe : the settings; widths and activation are the network's business
+    recipe : the settings; widths and activation are the network's business, and an optimizer that
+        comes along keeps its own rates where ``lr`` is "auto"
     seed : of the private generators for shuffling and dropout
-    score : metrics from the validation outputs, put into the history; ``recipe.monitor`` may name
-        one of them, and then ``higher_is_better`` says which way is better
+    score : metrics from outputs and y of the validation rows, put into the history;
+        ``recipe.monitor`` may name one of them, and then ``higher_is_better`` says which way is
+        better
     callbacks : called with an `EpochEnd` after each epoch; one that returns True ends the training
     checkpoint : where the state is saved, and continued from if it is there; to remove it is up
         to the caller, once the outcome is safe
     optimizer : built from the recipe if None
     feature_names : of the columns of X, for messages
+    precision : of the forward passes
 
     Returns
     -------
@@ -97,19 +105,21 @@ def fit(
     """
     if recipe.monitor != "loss" and (valid is None or score is None):
         raise SettingError(f"monitor {recipe.monitor!r} needs validation rows, and there are none")
-    recipe = settle(recipe, len(train))
+    n_rows = len(train) if isinstance(train, Rows) else None
+    own_rates = optimizer is not None and recipe.lr == "auto"
+    recipe = settle(recipe, SMALL if n_rows is None else n_rows)
     optimizer = optimizer or make_optimizer(network, recipe)
+    rates = [float(group["lr"] if own_rates else recipe.lr) for group in optimizer.param_groups]
     shuffle = torch.Generator().manual_seed(seed)
-    dropout = torch.Generator(train.X.device).manual_seed(seed + 1)
+    dropout = torch.Generator(train.device).manual_seed(seed + 1)
     generators = {"shuffle": shuffle, "dropout": dropout}
     state = checkpoint.load(network, optimizer, generators) if checkpoint else State()
     sign = -1.0 if higher_is_better and recipe.monitor != "loss" else 1.0
-    batch_size, lr = int(recipe.batch_size), float(recipe.lr)
-    steps = n_steps(len(train), batch_size)
-    rate = partial(
-        rate_at, n_steps=steps * recipe.epochs, lr=lr, schedule=recipe.schedule,
-        warmup=recipe.warmup,
-    )  # fmt: skip
+    batch_size = int(recipe.batch_size)
+    scale = _schedule(recipe, train.n_steps(batch_size))
+    groups = optimizer.param_groups  # loading a state makes them anew
+    for group, rate in zip(groups, rates):
+        group["lr"] = rate  # also of an optimizer that was at another rate when it was last used
     start = time.monotonic() - state.elapsed_s
     deadline = start + (recipe.time_limit or float("inf"))
     set_dropout_generator(network, dropout)
@@ -118,28 +128,37 @@ def fit(
         with cpu_threads(recipe.threads):
             while state.epoch < recipe.epochs:
                 began = time.monotonic()
-                if train.X.device.type == "cpu":
-                    order = torch.randperm(len(train), generator=shuffle)
-                else:
-                    order = torch.randperm(len(train), generator=shuffle).to(train.X.device)
+                order = None
+                if n_rows is not None:
+                    order = torch.randperm(n_rows, generator=shuffle).to(train.device)
                 epoch = train_epoch(
                     network, loss, optimizer, train, order, batch_size,
-                    learning_rate=lambda step: rate(step + state.step),
+                    rates=scale and (lambda step: [scale(step + state.step) * r for r in rates]),
                     clip_norm=recipe.clip_norm, clip_value=recipe.clip_value, deadline=deadline,
+                    precision=precision,
                 )  # fmt: skip
+                if not epoch.steps:
+                    raise DataError("the training data gave no batch")
                 if not epoch.complete and state.epoch:
                     history.stopped = "time limit"  # a part of an epoch is no epoch
                     break
                 trained = time.monotonic()
-                row = _measure(network, loss, epoch, train, valid, score)
+                row = {"train_loss": epoch.loss}
+                if valid is not None:
+                    row["valid_loss"], scored = measure(
+                        network, loss, valid, batch_size, score=score, precision=precision
+                    )
+                    row |= scored
+                elif n_rows is not None:
+                    row["loss"], _ = measure(network, loss, train, batch_size, precision=precision)
                 state.epoch += 1
                 state.step += epoch.steps
                 state.elapsed_s = time.monotonic() - start
-                row = {"epoch": state.epoch, **row, "lr": rate(state.step - 1),
+                row = {"epoch": state.epoch, **row, "lr": groups[0]["lr"],
                        "seconds": round(state.elapsed_s, 3)}  # fmt: skip
                 state.rows.append(row)
                 _keep_best(state, network, sign * _monitored(row, recipe.monitor), recipe.min_delta)
-                speed = len(train) / max(trained - began, 1e-9)
+                speed = epoch.rows / max(trained - began, 1e-9)
                 event = EpochEnd(row, recipe.epochs, state.best_epoch, state.elapsed_s, speed)
                 asked = [callback(event) for callback in callbacks]
                 patience = recipe.patience if valid is not None else None
@@ -177,27 +196,24 @@ def fit(
     return history
 
 
-def _measure(
-    network: nn.Module,
-    loss: Loss,
-    epoch: Epoch,
-    train: Rows,
-    valid: Rows | None,
-    score: Score | None,
-) -> dict[str, float]:
-    """Losses of the epoch, and the metrics on the validation rows."""
-    rows = train if valid is None else valid
-    outputs = predict(network, rows.X)
-    row = {"train_loss": epoch.loss}
-    row["loss" if valid is None else "valid_loss"] = mean_loss(loss, outputs, rows.y, rows.w)
-    if score is not None and valid is not None:
-        row |= score(outputs)
-    return row
+def _schedule(recipe: Recipe, n_steps: int | None) -> Callable[[int], float] | None:
+    """What the rates are multiplied by at each step of the training; None if they stay."""
+    if recipe.schedule == "constant" and not recipe.warmup:
+        return None
+    if n_steps is None:
+        raise SettingError(
+            f"schedule {recipe.schedule!r} needs the number of batches, and this loader has no "
+            "len(); leave schedule and warmup out, or give the loader a length"
+        )
+    return partial(
+        rate_at, n_steps=n_steps * recipe.epochs, lr=1.0, schedule=recipe.schedule,
+        warmup=recipe.warmup,
+    )  # fmt: skip
 
 
 def _monitored(row: dict[str, float], name: str) -> float:
     if name == "loss":
-        return row.get("valid_loss", row.get("loss", float("inf")))
+        return next((row[n] for n in ("valid_loss", "loss", "train_loss") if n in row), math.inf)
     if name not in row:
         raise SettingError(f"monitor {name!r} cannot be measured on these validation rows")
     return row[name]
@@ -208,8 +224,15 @@ def _keep_best(state: State, network: nn.Module, value: float, min_delta: float)
     if not math.isfinite(value) or (state.best and not value < state.best_value - min_delta):
         return
     # An interrupt between these lines must not leave an epoch's number beside another's weights.
-    best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    state.best, state.best_epoch, state.best_value = best, state.epoch, value
+    state.best, state.best_epoch, state.best_value = copy_state(network), state.epoch, value
+
+
+def copy_state(network: nn.Module) -> dict[str, Any]:
+    """All weights, buffers and other state of the network, as copies."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
+        for name, value in network.state_dict().items()
+    }
 
 
 # ---------------------------------------------------------------- what made the loss NaN
@@ -218,7 +241,7 @@ def _keep_best(state: State, network: nn.Module, value: float, min_delta: float)
 def _explain(
     network: nn.Module,
     error: NotFinite,
-    train: Rows,
+    train: Rows | Loader,
     state: State,
     recipe: Recipe,
     names: Sequence[str],
@@ -226,27 +249,43 @@ def _explain(
     """Step, layer and, if it came from the data, column and row."""
     where = f"the loss is not finite at epoch {state.epoch + 1}, step {error.step + 1}"
     # All rows, since a cell can also have spoilt the weights in a step whose loss was finite.
-    bad = ~torch.isfinite(train.X)
-    if bad.any():
-        row, column = (int(i) for i in bad.nonzero()[0])
-        name = names[column] if column < len(names) else f"number {column}"
-        cell = float(train.X[row, column])
+    rows = train if isinstance(train, Rows) else Rows(error.X, error.y)
+    of = "the training rows" if rows is train else "the batch"
+    cell = not_finite(rows.X)
+    if cell is not None:
+        row, column, value = cell
+        name = "" if column is None else f" in column {_name(column, names)}"
         return (
-            f"{where}: row {row + 1} of the training rows has {cell} in column "
-            f"{name!r}. Correct that cell or leave its row out."
+            f"{where}: row {row + 1} of {of} has {value}{name}. Correct that cell or leave its "
+            "row out."
         )
-    if train.y.is_floating_point() and not torch.isfinite(train.y).all():
-        row = int((~torch.isfinite(train.y)).reshape(len(train.y), -1).any(dim=1).nonzero()[0])
-        return f"{where}: the target of row {row + 1} of the training rows is not finite."
+    cell = not_finite(rows.y)
+    if cell is not None:
+        return f"{where}: the target of row {cell[0] + 1} of {of} is not finite."
     mend = _mend(recipe)
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
-            layer, _, kind = name.rpartition(".")
-            return f"{where}: the {kind} of layer {_layer(network, layer)} blew up. {mend}"
-    first = _first_not_finite(network, error.X)
-    if first is not None:
-        return f"{where}: the output of layer {_layer(network, first)} is not finite. {mend}"
+            place, _, kind = name.rpartition(".")
+            return f"{where}: the {kind} of layer {_layer(network, place)} blew up. {mend}"
+    layer = _first_not_finite(network, error.X)
+    if layer is not None:
+        return f"{where}: the output of layer {_layer(network, layer)} is not finite. {mend}"
     return f"{where}: the outputs are finite, their loss is not. {mend}"
+
+
+def not_finite(values: Any) -> tuple[int, int | None, float] | None:
+    """Row, column (of tables) and value of the first NaN or infinity; None if there is none."""
+    several = values if isinstance(values, tuple) else (values,)
+    for one in values.values() if isinstance(values, dict) else several:
+        if isinstance(one, Tensor) and one.is_floating_point() and not torch.isfinite(one).all():
+            place = (~torch.isfinite(one)).nonzero()[0].tolist()
+            column = place[1] if one.dim() == 2 and one is values else None
+            return place[0], column, float(one[tuple(place)])
+    return None
+
+
+def _name(column: int, names: Sequence[str]) -> str:
+    return repr(names[column]) if column < len(names) else f"'number {column}'"
 
 
 def _mend(recipe: Recipe) -> str:
@@ -259,22 +298,9 @@ def _layer(network: nn.Module, name: str) -> str:
 
 
 @torch.no_grad()
-def _first_not_finite(network: nn.Module, X: Tensor) -> str | None:
+def _first_not_finite(network: nn.Module, X: Inputs) -> str | None:
     """The first layer, in the order of the pass, whose output is not finite."""
-    found: list[str] = []
-
-    def look(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not torch.isfinite(output).all():
-                found.append(name)
-
-        return hook
-
-    leaves = [(n, m) for n, m in network.named_modules() if not list(m.children())]
-    handles = [module.register_forward_hook(look(name)) for name, module in leaves]
-    try:
-        network(X)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else None
+    for visit in walk(network, X).visits:
+        if visit.output is not None and not torch.isfinite(visit.output).all():
+            return visit.name
+    return None

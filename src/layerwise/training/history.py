@@ -21,6 +21,7 @@ class History:
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = ""
+    engine: str = "torch"
 
     def __len__(self) -> int:
         return len(self.rows)
