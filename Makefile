@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TABLE := demo/tumours.csv
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint bench guide clean
 
 $(BIN)/layerwise: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ check: lint test
 bench: $(BIN)/layerwise
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/command.py
+
+guide: $(BIN)/layerwise
+	$(BIN)/python docs/guide/draw.py
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

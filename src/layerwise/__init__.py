@@ -15,18 +15,24 @@ from layerwise.errors import (
     DataWarning,
     LayerwiseError,
     ModelFileError,
+    NetworkError,
+    NetworkWarning,
     OutputError,
     SettingError,
     TrainingError,
 )
 
 if TYPE_CHECKING:
+    from layerwise.any_module import fit
     from layerwise.data.files import read_table
     from layerwise.data.schema import Schema, infer_schema
     from layerwise.data.sql import read_sql
     from layerwise.estimators import NetworkClassifier, NetworkRegressor
+    from layerwise.insight.summary import count_parameters, summary
+    from layerwise.insight.trace import trace
     from layerwise.model.model import Model
     from layerwise.run import Run, resume, train
+    from layerwise.training.by_hand import backward, update
     from layerwise.training.recipe import Recipe
 
 # Imported on first use: torch and scikit-learn take seconds that `--help` need not wait.
@@ -37,11 +43,17 @@ _HOMES = {
     "Recipe": "layerwise.training.recipe",
     "Run": "layerwise.run",
     "Schema": "layerwise.data.schema",
+    "backward": "layerwise.training.by_hand",
+    "count_parameters": "layerwise.insight.summary",
+    "fit": "layerwise.any_module",
     "infer_schema": "layerwise.data.schema",
     "read_sql": "layerwise.data.sql",
     "read_table": "layerwise.data.files",
     "resume": "layerwise.run",
+    "summary": "layerwise.insight.summary",
+    "trace": "layerwise.insight.trace",
     "train": "layerwise.run",
+    "update": "layerwise.training.by_hand",
 }
 
 __all__ = [
@@ -51,7 +63,9 @@ __all__ = [
     "Model",
     "ModelFileError",
     "NetworkClassifier",
+    "NetworkError",
     "NetworkRegressor",
+    "NetworkWarning",
     "OutputError",
     "Recipe",
     "Run",
@@ -59,11 +73,17 @@ __all__ = [
     "SettingError",
     "TrainingError",
     "__version__",
+    "backward",
+    "count_parameters",
+    "fit",
     "infer_schema",
     "read_sql",
     "read_table",
     "resume",
+    "summary",
+    "trace",
     "train",
+    "update",
 ]
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import shlex
-import shutil
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise.network.summary import count_parameters, summarise
+from layerwise.network.summary import summarise
+from layerwise.text import count, grid, number, wrapped
 from layerwise.training.recipe import SETTINGS
 
 if TYPE_CHECKING:
@@ -21,55 +19,6 @@ if TYPE_CHECKING:
 
 # The metric that decides which of several is better: proper scores, not thresholds.
 DECIDING = {"regression": "rmse", "binary": "log_loss", "multiclass": "log_loss"}
-
-
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned columns, the first ``left`` to the left; long cells wrap at the terminal's width."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, name in enumerate(header):
-        table.add_column(_escape(name), justify="left" if i < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(_escape(cell) for cell in row))
-    file = io.StringIO()
-    Console(file=file, width=_width(), no_color=True, highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
-
-
-def _width() -> int:
-    return max(shutil.get_terminal_size((80, 24)).columns, 40)
-
-
-def _wrapped(text: str) -> str:
-    """A sentence at the terminal's width; words are kept whole."""
-    return textwrap.fill(
-        text, _width(), break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
-    )
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def number(value: float) -> str:
-    """A figure with four digits that matter."""
-    if abs(value) >= 1e9:
-        return f"{value:.4g}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) >= 1:
-        return f"{value:#.4g}"
-    return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
-
-
-def _rows(n: int) -> str:
-    """``1 row``, ``1,200 rows``."""
-    return f"{n:,} row{'s' * (n != 1)}"
 
 
 # ---------------------------------------------------------------- train
@@ -88,14 +37,14 @@ def show_training(run: Run) -> str:
     ]
     lines = [
         f"{target.name}: {target.task}{classes} ({record['task_reason']})",
-        _wrapped(f"{', '.join(parts)} (split {record['data']['split']})"),
+        wrapped(f"{', '.join(parts)} (split {record['data']['split']})"),
         "",
         metric_table({"network": run.metrics, **run.baselines}),
         "",
     ]
     verdict = _verdict(target.task, run.metrics, run.baselines)
     if verdict:
-        lines.append(_wrapped(verdict))
+        lines.append(wrapped(verdict))
     why = {
         "patience": "no gain since",
         "epochs": "all epochs done",
@@ -104,7 +53,7 @@ def show_training(run: Run) -> str:
     stopped = record["stopped"].split(":")[0]
     lines.append(
         f"epoch {record['best_epoch']} of {record['epochs']} kept ({why.get(stopped, stopped)}); "
-        f"{count_parameters(model.plan):,} parameters"
+        f"{summarise(model.plan).total:,} parameters"
     )
     if run.folder:
         path = shlex.quote(str(run.folder))
@@ -180,7 +129,7 @@ def evaluation(
 def show_evaluation(result: Mapping[str, Any]) -> str:
     """Metrics, and for classes the confusion matrix."""
     weighted = ", weighted" if result["weighted"] else ""
-    lines = [f"{result['target']}: {result['task']}, {_rows(result['rows'])}{weighted}", ""]
+    lines = [f"{result['target']}: {result['task']}, {count(result['rows'], 'row')}{weighted}", ""]
     lines += [
         grid(
             ["", "value"], [[k.replace("_", " "), number(v)] for k, v in result["metrics"].items()]
@@ -203,10 +152,11 @@ def show_evaluation(result: Mapping[str, Any]) -> str:
 
 def description(model: Model) -> dict[str, Any]:
     """All there is to say about a model, as plain values."""
+    layers = summarise(model.plan)
     return {
         "target": model.target.to_json(),
-        "layers": [vars(row) for row in summarise(model.plan)],
-        "parameters": count_parameters(model.plan),
+        "layers": [vars(row) for row in layers.rows],
+        "parameters": layers.total,
         "members": len(model.members),
         "columns": model.schema.to_json()["columns"],
         "features": model.encoder.feature_names,
@@ -222,21 +172,8 @@ def show_description(model: Model) -> str:
     if not target.is_regression:
         labels = [str(label) for label in target.classes.tolist()]
         what += f" ({', '.join(labels[:8])}{' …' if len(labels) > 8 else ''})"
-    layers = [
-        [row.name, row.layer, f"({row.output[0]}, {row.output[1]})", f"{row.parameters:,}",
-         f"{100 * row.share:.1f} %"]
-        for row in summarise(model.plan)
-    ]  # fmt: skip
-    total = count_parameters(model.plan)
-    lines = [
-        _wrapped(what),
-        "",
-        grid(["", "layer", "output", "parameters", "share"], layers, left=2),
-        "",
-    ]
     trained = info.get("data", {}).get("rows", info.get("rows", {})).get("train", 0)
-    per_row = f", {total / trained:.2g} for each of {trained:,} training rows" if trained else ""
-    lines.append(f"{total:,} parameters{per_row}")
+    lines = [wrapped(what), "", str(summarise(model.plan, n_rows=trained))]
     left_out = [column for column in model.schema if not column.is_input]
     rows = [[column.name, column.role, column.reason] for column in model.schema.inputs]
     rows += [[column.name, column.role, column.reason] for column in left_out]
@@ -249,7 +186,7 @@ def show_description(model: Model) -> str:
     settings = ", ".join(
         f"{name} {_setting(model.recipe[name])}" for name in changed if name in model.recipe
     )
-    lines += [_wrapped(settings), f"layerwise {info['layerwise']}, torch {info['torch']}"]
+    lines += [wrapped(settings), f"layerwise {info['layerwise']}, torch {info['torch']}"]
     return "\n".join(lines)
 
 
@@ -325,7 +262,7 @@ def _settings_words(settings: Mapping[str, Any]) -> str:
 def show_schema(table: Table, schema: Schema) -> str:
     """Each column's role and the reason, and the cells that do not fit."""
     rows = [[column.name, column.role, column.reason] for column in schema]
-    lines = [f"{table.source}: {_rows(table.n_rows)}, {len(table.columns)} columns", "",
+    lines = [f"{table.source}: {count(table.n_rows, 'row')}, {len(table.columns)} columns", "",
              grid(["column", "role", "why"], rows, left=3)]  # fmt: skip
     for column in table.columns.values():
         if column.odd is None:

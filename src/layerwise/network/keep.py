@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from copy import deepcopy
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 
 @contextlib.contextmanager
@@ -61,3 +62,13 @@ def generators(model: nn.Module) -> list[torch.Generator]:
     """The random generators that layers have as attributes, such as that of layerwise's dropout."""
     values = (value for module in model.modules() for value in vars(module).values())
     return list({id(v): v for v in values if isinstance(v, torch.Generator)}.values())
+
+
+def copy_if_lazy(model: nn.Module) -> nn.Module:
+    """The model; a copy of it if a pass would give weights to layers that have none yet."""
+    if not any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        return model
+    # torch lets lazy parameters be copied, and not lazy buffers
+    buffers = [buffer for buffer in model.buffers() if is_lazy(buffer)]
+    fresh = (UninitializedBuffer(device=b.device) for b in buffers)  # type: ignore[call-arg]
+    return deepcopy(model, dict(zip(map(id, buffers), fresh)))

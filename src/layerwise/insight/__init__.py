@@ -1,0 +1,1 @@
+"""What happens inside a network: its layers, and one pass through them on show."""
