@@ -18,14 +18,14 @@ ROOT = Path(layerwise.__file__).parent
 
 # From the bottom to the top; what stands in one line may import each other.
 LEVELS = [
-    ["errors", "_version", "beside"],
+    ["errors", "_version", "beside", "text"],
     ["storage"],
     ["data", "engine"],
     ["network", "metrics"],
     ["training", "model"],
-    ["prepare", "progress"],
+    ["prepare", "progress", "insight"],
     ["weights", "folder"],
-    ["baselines", "learn"],
+    ["baselines", "learn", "code", "any_module"],
     ["run", "estimators"],
     ["show"],
     ["cli"],
@@ -35,11 +35,14 @@ LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
 APART = {
     "engine": {"engine"},
     "data": {"data", "errors"},
-    "network": {"network", "errors"},
+    "network": {"network", "engine", "errors", "text"},
     "storage": {"errors"},
     "training": {"training", "engine", "network", "storage", "errors"},
     "model": {"model", "network", "data", "storage", "errors"},
+    "insight": {"insight", "training", "network", "engine", "storage", "errors", "text"},
+    "code": {"code", "weights", "prepare", "model", "training", "network", "data", "errors"},
     "errors": set(),
+    "text": set(),
 }
 
 
@@ -84,6 +87,7 @@ LIGHT = [
     "layerwise.model.answers", "layerwise.storage", "layerwise.training.recipe",
     "layerwise.training.schedule", "layerwise.training.history", "layerwise.prepare",
     "layerwise.run", "layerwise.cli", "layerwise.show", "layerwise.metrics", "layerwise.progress",
+    "layerwise.code.script",
 ]  # fmt: skip
 
 
@@ -124,7 +128,9 @@ def test_at_most_four_of_our_frames_lie_between_fit_and_the_step(monkeypatch):
 
     monkeypatch.setattr(torch.optim.SGD, "step", look)
     X = np.random.default_rng(0).normal(size=(60, 2))
-    classifier = layerwise.NetworkClassifier(optimizer="sgd", epochs=1, hidden_layer_sizes=(2,))
+    classifier = layerwise.NetworkClassifier(
+        optimizer="sgd", epochs=1, hidden_layer_sizes=(2,), engine="torch"
+    )
     classifier.fit(X, (X[:, 0] > 0).astype(int))
     names = [name for _, name in seen[0]]
     assert names[-1] == "fit"

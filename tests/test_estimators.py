@@ -397,21 +397,20 @@ def test_a_loss_that_explodes_keeps_the_best_and_says_so(rng):
         clone(model).set_params(lr=1e30).fit(X, y)
 
 
-def test_an_interrupt_keeps_the_best_epoch(rng, monkeypatch):
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_an_interrupt_keeps_the_best_epoch(engine, rng, monkeypatch):
     X = rng.normal(size=(300, 2))
-    from layerwise.training import fit as training
-
     calls = []
-    original = training.train_epoch
+    original = torch.randperm
 
-    def interrupted(*args, **kwargs):
+    def interrupted(*args, **kwargs):  # each epoch begins with its shuffle
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(training, "train_epoch", interrupted)
-    model = NetworkRegressor((8,), random_state=0)
+    monkeypatch.setattr(torch, "randperm", interrupted)
+    model = NetworkRegressor((8,), engine=engine, random_state=0)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         model.fit(X, X[:, 0])
     assert model.n_iter_ == 3

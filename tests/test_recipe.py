@@ -69,6 +69,7 @@ BAD = [
     ("time_limit", 0, "above 0"),
     ("dtype", "float16", "Did you mean"),
     ("device", 0, "a name"),
+    ("engine", "natve", "Did you mean 'native'"),
     ("threads", 0, "at least 1"),
 ]
 

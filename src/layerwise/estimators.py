@@ -59,6 +59,7 @@ class _Network(BaseEstimator):
         time_limit: float | None = None,
         dtype: str = "auto",
         device: str = "cpu",
+        engine: str = "auto",
         threads: int = 1,
         validation_fraction: float = 0.15,
         warm_start: bool = False,
@@ -87,6 +88,7 @@ class _Network(BaseEstimator):
         self.time_limit = time_limit
         self.dtype = dtype
         self.device = device
+        self.engine = engine
         self.threads = threads
         self.validation_fraction = validation_fraction
         self.warm_start = warm_start
@@ -332,6 +334,8 @@ class NetworkClassifier(ClassifierMixin, _Network):
     time_limit : seconds
     dtype, device, threads : "auto" precision is float64 below 200 rows; one thread gives the same
         bytes everywhere
+    engine : "native" trains on layerwise's own core, "torch" on PyTorch, and "auto" on the core
+        where it can run the network
     validation_fraction : share of the rows that decide on the best epoch, from 200 rows on
     class_weight : None, "balanced" or a dict from class to weight
     warm_start : go on from the last fit
@@ -380,6 +384,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
         time_limit: float | None = None,
         dtype: str = "auto",
         device: str = "cpu",
+        engine: str = "auto",
         threads: int = 1,
         validation_fraction: float = 0.15,
         class_weight: str | Mapping[Any, float] | None = None,
@@ -393,8 +398,9 @@ class NetworkClassifier(ClassifierMixin, _Network):
             weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip_norm=clip_norm,
             clip_value=clip_value, batch_size=batch_size, epochs=epochs, patience=patience,
             min_delta=min_delta, monitor=monitor, time_limit=time_limit, dtype=dtype,
-            device=device, threads=threads, validation_fraction=validation_fraction,
-            warm_start=warm_start, random_state=random_state, verbose=verbose,
+            device=device, engine=engine, threads=threads,
+            validation_fraction=validation_fraction, warm_start=warm_start,
+            random_state=random_state, verbose=verbose,
         )  # fmt: skip
         self.class_weight = class_weight
 
@@ -494,6 +500,8 @@ class NetworkRegressor(RegressorMixin, _Network):
     time_limit : seconds
     dtype, device, threads : "auto" precision is float64 below 200 rows; one thread gives the same
         bytes everywhere
+    engine : "native" trains on layerwise's own core, "torch" on PyTorch, and "auto" on the core
+        where it can run the network
     validation_fraction : share of the rows that decide on the best epoch, from 200 rows on
     warm_start : go on from the last fit
     random_state : an int makes a fit repeatable to the byte; the global state is never touched

@@ -61,8 +61,41 @@ class Run:
             for event in read_events(folder)
             if event["event"] == "epoch"
         ]
-        history = History(rows, record["best_epoch"], record["stopped"])
+        history = History(
+            rows, record["best_epoch"], record["stopped"], record.get("engine", "torch"),
+            record.get("engine_reason", ""),
+        )  # fmt: skip
         return cls(model, history, record["metrics"], record["baselines"], record, folder)
+
+    def code(self, predict_only: bool = False) -> str:
+        """The run as one Python script that needs torch, NumPy and pandas, and no layerwise.
+
+        Parameters
+        ----------
+        predict_only : the trained network alone, to answer new rows, and not its training; the
+            script reads the run's ``model.layerwise``
+
+        Raises
+        ------
+        SettingError
+            For a run on what pandas cannot read: a query, standard input, mixed formats.
+        DataError
+            For a table that is gone and needed, or that pandas would read otherwise.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> iris = load_iris(as_frame=True).frame
+        >>> run = train(iris, target="target", baselines=False, epochs=1)
+        >>> [line for line in run.code().splitlines() if line.startswith("EPOCHS")]
+        ['EPOCHS, PATIENCE = 1, 20']
+        """
+        from layerwise.code import script
+
+        if predict_only:
+            saved = None if self.folder is None else self.folder / model_file.NAME
+            return script.predict_script(self.model, saved, self.record)
+        return script.train_script(self.model, self.record)
 
 
 def train(
@@ -273,6 +306,8 @@ def _train(
             "epochs": len(learnt.history),
             "best_epoch": learnt.history.best_epoch,
             "stopped": stopped,
+            "engine": learnt.history.engine,
+            "engine_reason": learnt.history.engine_reason,
             **_measure(prepared, learnt.model, beside, company, notice),
             "notices": notices,
             "recipe": recipe.to_json(),
@@ -290,9 +325,10 @@ def _train(
         if keeper:
             keeper.fail(error)
         raise _in_words(error) from None
+    record = {"seconds": laps.seconds, "question": question.to_json(), **outcome}
     return Run(
-        model, learnt.history, outcome["metrics"], outcome["baselines"],
-        {"seconds": laps.seconds, **outcome}, keeper.folder if keeper else None,
+        model, learnt.history, outcome["metrics"], outcome["baselines"], record,
+        keeper.folder if keeper else None,
     )  # fmt: skip
 
 

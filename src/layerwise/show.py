@@ -55,6 +55,11 @@ def show_training(run: Run) -> str:
         f"epoch {record['best_epoch']} of {record['epochs']} kept ({why.get(stopped, stopped)}); "
         f"{summarise(model.plan).total:,} parameters"
     )
+    reason = record.get("engine_reason")
+    if reason and record["engine"] == "torch":
+        lines.append(wrapped(f"trained by PyTorch's own loop: {reason}"))
+    elif record.get("engine"):
+        lines.append("trained by the native core")
     if run.folder:
         path = shlex.quote(str(run.folder))
         lines += ["", f"saved in {run.folder}; next:", f"  layerwise inspect {path}",

@@ -66,11 +66,10 @@ LOSSES: dict[str, Loss] = {
 def weights_of(loss: Loss, n: int, y: Any, w: Tensor | None) -> tuple[float, float]:
     """What a batch's loss is multiplied by to give its sum, and the sum of weights it stands for.
 
-    A loss that divides by weights of its own, such as those of the classes, says their sum in a
-    method ``divisor(y, w)``.
+    A loss that divides by weights of its own, such as those of the classes, says both in a method
+    ``weights(y, w)``.
     """
-    divisor = getattr(loss, "divisor", None)
-    if divisor is not None:
-        total = float(divisor(y, w))
-        return total, total
+    own = getattr(loss, "weights", None)
+    if own is not None:
+        return own(y, w)
     return n, n if w is None else float(w.sum())

@@ -45,7 +45,7 @@ class Rows:
         if order is not None:
             # One gather for the epoch: each batch is then a slice, a view without a copy.
             X, y, w = take(X, order), take(y, order), None if w is None else w[order]
-        for start, stop in batches(len(self), batch_size):
+        for start, stop in batches(len(self) if order is None else len(order), batch_size):
             part = slice(start, stop)
             yield stop - start, take(X, part), take(y, part), None if w is None else w[part]
 
@@ -280,8 +280,40 @@ def measure(
         if score is not None:
             outputs.append(given)
             answers.append(y)
-    scored = score(torch.cat(outputs), torch.cat(answers)) if score is not None else {}
+    scored = score(_joined(outputs), _joined(answers)) if score is not None else {}
     return told / total if total else float("nan"), scored
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Tensors of several batches as one; also within tuples and dicts."""
+    if isinstance(parts[0], dict):
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    if isinstance(parts[0], tuple | list):
+        return tuple(_joined(one) for one in zip(*parts))
+    return torch.cat(parts)  # type: ignore[arg-type]
+
+
+class Torch:
+    """The plain loop as an engine: what trains, measures, and brings back what was learnt."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision = FULL,
+    ) -> None:
+        # No method of its own: one frame less between the loop of epochs and that of steps.
+        self.train_epoch = partial(train_epoch, network, loss, optimizer, precision=precision)
+        self.measure = partial(measure, network, loss, precision=precision)
+
+    def store_weights(self) -> None:
+        """Nothing to do: the weights are torch's own."""
+
+    def store(self) -> None:
+        """Nothing to do: the optimizer's state is torch's own."""
 
 
 # ---------------------------------------------------------------- threads

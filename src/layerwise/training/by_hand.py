@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from layerwise.engine.torch import call
 from layerwise.errors import NetworkError, NetworkWarning, SettingError
-from layerwise.training.checks import check_batch
+from layerwise.training.checks import check_batch, check_model, check_rows
 from layerwise.training.losses import loss_of
 from layerwise.training.source import rows_of
 
@@ -39,6 +41,8 @@ def backward(
     ------
     NetworkError
         If model, data and loss do not fit each other, naming the layer and both shapes.
+    DataError
+        For rows with NaN or infinity.
 
     Examples
     --------
@@ -49,8 +53,10 @@ def backward(
     >>> backward(model, [[3.0]], [[0.0]], nn.MSELoss())
     (36.0, {'': {'weight': tensor([[36.]])}})
     """
+    check_model(model)
     compute = loss_of(loss)
     rows, names = rows_of((X, y), model, loss)
+    check_rows(rows, names)
     for doubt in check_batch(model, rows, loss, compute, names):
         warnings.warn(doubt, NetworkWarning, stacklevel=2)
     for parameter in model.parameters():
@@ -80,7 +86,7 @@ def update(model: nn.Module, lr: float) -> None:
     NetworkError
         If no parameter has a gradient.
     SettingError
-        If ``lr`` is not a number.
+        If ``lr`` is not a finite number.
 
     Examples
     --------
@@ -91,7 +97,7 @@ def update(model: nn.Module, lr: float) -> None:
     >>> round(model.weight.item(), 2)
     1.64
     """
-    if isinstance(lr, bool) or not isinstance(lr, int | float):
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not math.isfinite(lr):
         raise SettingError(f"lr has to be a number; got {lr!r}")
     gradients: list[tuple[Tensor, Tensor]] = [
         (p, p.grad) for p in model.parameters() if p.grad is not None

@@ -37,6 +37,11 @@ class Checkpoint:
         self.path = Path(path)
         self._written = -float("inf")
 
+    @property
+    def due(self) -> bool:
+        """Whether the last one is old enough to be written anew."""
+        return time.monotonic() - self._written >= EVERY_S
+
     def save(
         self,
         state: State,
@@ -44,9 +49,7 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         generators: dict[str, torch.Generator],
     ) -> None:
-        """Write the state if the last one is old enough."""
-        if time.monotonic() - self._written < EVERY_S:
-            return
+        """Write the state."""
         arrays: dict[str, np.ndarray] = {}
         plain = {
             "epoch": state.epoch,

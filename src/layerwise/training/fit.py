@@ -13,18 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerwise.engine.choose import choose
 from layerwise.engine.loss import Loss
-from layerwise.engine.torch import (
-    FULL,
-    Inputs,
-    Loader,
-    NotFinite,
-    Precision,
-    Rows,
-    cpu_threads,
-    measure,
-    train_epoch,
-)
+from layerwise.engine.plan import Refused
+from layerwise.engine.torch import FULL, Inputs, Loader, NotFinite, Precision, Rows, cpu_threads
 from layerwise.errors import DataError, SettingError, TrainingError
 from layerwise.network.layers import set_dropout_generator
 from layerwise.network.walk import walk
@@ -122,8 +114,15 @@ def fit(
         group["lr"] = rate  # also of an optimizer that was at another rate when it was last used
     start = time.monotonic() - state.elapsed_s
     deadline = start + (recipe.time_limit or float("inf"))
+    try:
+        engine, why = choose(
+            recipe.engine, network, loss, optimizer, train, valid, precision=precision,
+            dropout=dropout,
+        )  # fmt: skip
+    except Refused as reason:
+        raise SettingError(f"engine 'native' cannot run this: {reason}") from None
+    history = History(state.rows, state.best_epoch, "epochs", engine.name, why)
     set_dropout_generator(network, dropout)
-    history = History(state.rows, state.best_epoch, "epochs")
     try:
         with cpu_threads(recipe.threads):
             while state.epoch < recipe.epochs:
@@ -131,11 +130,10 @@ def fit(
                 order = None
                 if n_rows is not None:
                     order = torch.randperm(n_rows, generator=shuffle).to(train.device)
-                epoch = train_epoch(
-                    network, loss, optimizer, train, order, batch_size,
-                    rates=scale and (lambda step: [scale(step + state.step) * r for r in rates]),
+                epoch = engine.train_epoch(
+                    train, order, batch_size,
+                    rates=scale and partial(_rates, scale, rates, state.step),
                     clip_norm=recipe.clip_norm, clip_value=recipe.clip_value, deadline=deadline,
-                    precision=precision,
                 )  # fmt: skip
                 if not epoch.steps:
                     raise DataError("the training data gave no batch")
@@ -145,12 +143,11 @@ def fit(
                 trained = time.monotonic()
                 row = {"train_loss": epoch.loss}
                 if valid is not None:
-                    row["valid_loss"], scored = measure(
-                        network, loss, valid, batch_size, score=score, precision=precision
-                    )
+                    row["valid_loss"], scored = engine.measure(valid, batch_size, score=score)
                     row |= scored
                 elif n_rows is not None:
-                    row["loss"], _ = measure(network, loss, train, batch_size, precision=precision)
+                    row["loss"], _ = engine.measure(train, batch_size)
+                engine.store_weights()
                 state.epoch += 1
                 state.step += epoch.steps
                 state.elapsed_s = time.monotonic() - start
@@ -169,7 +166,9 @@ def fit(
                 elif patience and state.epoch - state.best_epoch >= patience:
                     history.stopped = "patience"
                 else:
-                    if checkpoint and state.best:  # else there is nothing to go on with
+                    # without a best epoch there is nothing to go on with
+                    if checkpoint and state.best and checkpoint.due:
+                        engine.store()
                         checkpoint.save(state, network, optimizer, generators)
                     continue
                 break
@@ -184,6 +183,7 @@ def fit(
         history.stopped = f"diverged: {cause}"
     finally:
         set_dropout_generator(network, None)
+        engine.store()
     if not state.best:
         last = state.rows[-1]
         at = f"{recipe.monitor} is {_monitored(last, recipe.monitor):g} after epoch {state.epoch}"
@@ -194,6 +194,14 @@ def fit(
     network.load_state_dict(state.best)
     network.eval()
     return history
+
+
+def _rates(
+    scale: Callable[[int], float], rates: Sequence[float], before: int, step: int
+) -> list[float]:
+    """The rate of each parameter group at a step of an epoch that began after ``before`` steps."""
+    factor = scale(before + step)
+    return [factor * rate for rate in rates]
 
 
 def _schedule(recipe: Recipe, n_steps: int | None) -> Callable[[int], float] | None:

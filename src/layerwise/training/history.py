@@ -11,6 +11,14 @@ from typing import Any, overload
 class History:
     """The rows of a training, indexable by epoch, by name, or by both.
 
+    Attributes
+    ----------
+    rows : one for each epoch
+    best_epoch : whose weights were kept, counted from 1
+    stopped : why it ended
+    engine : "native" or "torch", which computed it
+    engine_reason : where it was torch, why not the native core
+
     Examples
     --------
     >>> history = History([{"epoch": 1, "train_loss": 0.7}, {"epoch": 2, "train_loss": 0.5}])
@@ -22,6 +30,7 @@ class History:
     best_epoch: int = 0
     stopped: str = ""
     engine: str = "torch"
+    engine_reason: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -16,9 +16,12 @@ from layerwise.errors import NetworkError, SettingError, did_you_mean
 ELEMENTWISE = {
     nn.MSELoss: "mse_loss", nn.L1Loss: "l1_loss", nn.SmoothL1Loss: "smooth_l1_loss",
     nn.HuberLoss: "huber_loss", nn.BCELoss: "binary_cross_entropy",
-    nn.BCEWithLogitsLoss: "binary_cross_entropy_with_logits",
+    nn.BCEWithLogitsLoss: "binary_cross_entropy_with_logits", nn.KLDivLoss: "kl_div",
+    nn.PoissonNLLLoss: "poisson_nll_loss", nn.SoftMarginLoss: "soft_margin_loss",
 }  # fmt: skip
 CLASSES = {nn.CrossEntropyLoss: "cross_entropy", nn.NLLLoss: "nll_loss"}
+_KINDS = ELEMENTWISE | CLASSES
+_INDICES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, nn.MultiLabelMarginLoss)
 _NAMES = {
     "mse": "mse_loss", "l1": "l1_loss", "huber": "huber_loss",
     "bce": "binary_cross_entropy_with_logits", "cross_entropy": "cross_entropy",
@@ -37,12 +40,14 @@ def kind_of(loss: Any) -> str:
         return _NAMES.get(loss, "")
     if getattr(loss, "__module__", "") == "torch.nn.functional":
         return str(loss.__name__)
-    return (ELEMENTWISE | CLASSES).get(type(loss), "")
+    return _KINDS.get(type(loss), "")
 
 
-def takes_classes(loss: Any) -> bool:
-    """Whether the loss compares with class indices."""
-    return kind_of(loss) in CLASSES.values()
+def keeps_integers(loss: Any) -> bool:
+    """Whether integers of y stay integers: as class indices, or for a loss of the user's own."""
+    if isinstance(loss, nn.modules.loss._Loss):
+        return isinstance(loss, _INDICES)
+    return kind_of(loss) in ("", *CLASSES.values(), "multi_margin_loss", "multilabel_margin_loss")
 
 
 def loss_of(loss: str | nn.Module | Callable[..., Any]) -> Loss:
@@ -83,7 +88,14 @@ def loss_of(loss: str | nn.Module | Callable[..., Any]) -> Loss:
         name = f"nn.{loss.__name__}" if loss.__module__.startswith("torch.nn") else loss.__name__
         raise SettingError(f"loss is the class {name}; give an instance: loss={name}()")
     if not callable(loss):
-        raise SettingError(f"loss has to be a loss of torch.nn, a function or a name; got {loss!r}")
+        data = "; data and target are one argument: (X, y)" if hasattr(loss, "shape") else ""
+        raise SettingError(
+            f"loss has to be a loss of torch.nn, a function or a name; got {type(loss).__name__}"
+            f"{data}"
+        )
+    modules: dict[str, Any] = {name: kind for kind, name in _KINDS.items()}
+    if kind_of(loss) in modules and not isinstance(loss, nn.Module):  # such as F.mse_loss
+        return loss_of(modules[kind_of(loss)]())
     if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and loss.reduction == "mean":
         return ClassLoss(loss)
     if isinstance(loss, nn.modules.loss._Loss) and hasattr(loss, "reduction"):
@@ -99,7 +111,7 @@ class ClassLoss:
     """
 
     def __init__(self, loss: Any) -> None:
-        self.loss = loss
+        self.loss = self.module = loss
         self.rows = _each_row(loss)
         self.plain = loss.weight is None
 
@@ -112,10 +124,13 @@ class ClassLoss:
             return (self.rows(outputs, y) * w).mean()
         return (self.rows(outputs, y) * w).sum() / (self._own(y) * w).sum()
 
-    def divisor(self, y: Tensor, w: Tensor | None) -> Tensor:
-        """The sum of weights that the mean stands for."""
+    def weights(self, y: Tensor, w: Tensor | None) -> tuple[float, float]:
+        """What the mean is multiplied by to give its sum, and the sum of weights behind it."""
         own = self._own(y)
-        return own.sum() if w is None else (own * _over(w, y)).sum()
+        if w is None:
+            return float(own.sum()), float(own.sum())
+        total = float((own * _over(w, y)).sum())
+        return float(own.numel()) if self._counts_alike(y) else total, total
 
     def _counts_alike(self, y: Tensor) -> bool:
         return self.plain and (y.is_floating_point() or not (y == self.loss.ignore_index).any())
@@ -146,6 +161,7 @@ def _torch_loss(loss: Any) -> Loss:
             each = each.sum(dim=1) if whole else each.mean(dim=1)
         return (each * w).sum() if loss.reduction == "sum" else (each * w).mean()
 
+    vars(weighted)["module"] = loss  # for an engine that knows it
     return weighted
 
 

@@ -15,6 +15,7 @@ from layerwise.errors import SettingError, did_you_mean
 from layerwise.network.plan import ACTIVATIONS, NORMS
 
 SCHEDULES = ("constant", "cosine", "linear", "exponential", "step", "one_cycle")
+ENGINES = ("auto", "native", "torch")
 LOSS_NAMES = ("auto", "mse", "l1", "huber", "bce", "cross_entropy")
 
 
@@ -116,6 +117,11 @@ class Recipe:
         choices=("auto", "float32", "float64"),
     )
     device: str = _setting("cpu", "cpu, cuda, or auto for the fastest there is.")
+    engine: str = _setting(
+        "auto",
+        "What computes: native, torch, or auto for native where it can run the network.",
+        choices=ENGINES,
+    )
     threads: int = _setting(
         1,
         "CPU threads of torch; with 1 the result is the same to the byte everywhere.",

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from layerwise.engine.torch import Inputs, Loader, Rows, first, take, to_device
 from layerwise.errors import DataError
-from layerwise.training.losses import takes_classes
+from layerwise.training.losses import keeps_integers
 
 _TOLD = (
     "data has to be (X, y) or (X, y, w), a TensorDataset, a Dataset or a DataLoader; several "
@@ -30,7 +30,7 @@ class Types:
     ----------
     floats : of the network's weights
     whole_inputs : whether integers stay integers, for a network with embeddings
-    classes : whether an integer y stays one: class indices
+    classes : whether an integer y stays one, such as class indices
     """
 
     floats: torch.dtype
@@ -70,12 +70,17 @@ def source_of(
         tensors = _in_memory(data)
         if tensors is None:
             shuffled = shuffle and not isinstance(data, IterableDataset)
-            return Loader(DataLoader(data, batch_size, shuffle=shuffled), device), []
+            try:
+                return Loader(DataLoader(data, batch_size, shuffle=shuffled), device), []
+            except (TypeError, ValueError) as error:  # no len(), or a length of 0
+                kind = type(data).__name__
+                raise DataError(f"{name}: no DataLoader can be made of {kind}: {error}") from None
         data = tensors
     if not isinstance(data, tuple | list) or not 2 <= len(data) <= 3:
         what = f"{len(data)} parts" if isinstance(data, tuple | list) else type(data).__name__
         raise DataError(f"{name} has {what}; {_TOLD}")
-    X, names = _inputs(data[0], types, name)
+    several = _are_inputs(data[0], data[1])
+    X, names = _inputs(tuple(data[0]) if several else data[0], types, name)
     y = _answers(data[1], types, name)
     w = None if len(data) < 3 or data[2] is None else _weights(data[2], types, name)
     rows = Rows(X, y, w)
@@ -88,7 +93,7 @@ def source_of(
 
 def rows_of(data: Any, model: nn.Module, loss: Any) -> tuple[Rows, list[str]]:
     """Rows in memory, in the types that the model and the loss take, where the model is."""
-    types, device = types_for(model, takes_classes(loss)), device_of(model)
+    types, device = types_for(model, keeps_integers(loss)), device_of(model)
     rows, names = source_of(data, types, device)
     assert isinstance(rows, Rows)  # noqa: S101  (X, y) never makes a loader
     return rows, names
@@ -97,13 +102,31 @@ def rows_of(data: Any, model: nn.Module, loss: Any) -> tuple[Rows, list[str]]:
 def types_for(model: nn.Module, classes: bool) -> Types:
     """What arrays have to become for this model, and for a loss that takes classes or not."""
     floats = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    embeds = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in model.modules())
-    return Types(floats, whole_inputs=embeds, classes=classes)
+    return Types(floats, whole_inputs=embeds(model), classes=classes)
+
+
+def embeds(model: nn.Module) -> bool:
+    """Whether whole numbers may stand for rows of an embedding."""
+    return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in model.modules())
 
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter is."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def every(value: Inputs) -> list[Tensor]:
+    """All tensors of several inputs."""
+    if isinstance(value, Tensor):
+        return [value]
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def detached(value: Inputs) -> Inputs:
+    """The values alone, if they come from a network: its graph would not outlive the first step."""
+    if isinstance(value, dict):
+        return {name: one.detach() for name, one in value.items()}
+    return value.detach() if isinstance(value, Tensor) else tuple(one.detach() for one in value)
 
 
 def to_tensor(value: Any, floats: torch.dtype, *, whole: bool = False, name: str = "X") -> Tensor:
@@ -121,7 +144,11 @@ def to_tensor(value: Any, floats: torch.dtype, *, whole: bool = False, name: str
 
 def _tensor(value: Any, floats: torch.dtype, whole: bool, name: str) -> tuple[Tensor, list[str]]:
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise DataError(f"{name} is a sparse tensor; pass {name}.to_dense()")
         return value, []
+    if isinstance(value, list) and value and all(isinstance(one, Tensor) for one in value):
+        return torch.stack(value), []
     if hasattr(value, "toarray"):
         raise DataError(f"{name} is a sparse matrix; pass {name}.toarray()")
     frame = nw.from_native(value, allow_series=True, pass_through=True)
@@ -136,31 +163,36 @@ def _tensor(value: Any, floats: torch.dtype, whole: bool, name: str) -> tuple[Te
                     f"{name}, column {column!r} has {dtype}, not numbers; turn it into numbers, or "
                     "let layerwise.train or NetworkClassifier read the table: they encode it"
                 )
+    mend = _LABELS if name.endswith("y") else "encode it first"
     try:
         array = np.asarray(frame.to_numpy() if hasattr(frame, "to_numpy") else value)
         if array.dtype == object:
             array = array.astype(np.float64)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{name} cannot be read as numbers: {error}") from None
+        told = f"; {mend}" if "convert string" in str(error) else ""
+        raise DataError(f"{name} cannot be read as numbers: {error}{told}") from None
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} has {array.dtype} values, not numbers; {_MEND.get(name, _ENCODE)}")
+        raise DataError(f"{name} has {array.dtype} values, not numbers; {mend}")
     as_whole = whole and array.dtype.kind in "biu"
-    wanted = np.dtype(np.int64 if as_whole else str(floats).removeprefix("torch."))
+    kind = torch.int64 if as_whole else floats
+    # NumPy has no bfloat16
+    wanted = np.float32 if kind == torch.bfloat16 else str(kind).removeprefix("torch.")
     array = np.array(array, dtype=wanted, order="C", copy=not array.flags.writeable or None)
-    return torch.from_numpy(array), names
+    return torch.from_numpy(array).to(kind), names
 
 
-_ENCODE = "encode it first"
-_MEND = {
-    "y": "number the classes with np.unique(y, return_inverse=True)[1], or give the table to "
+_LABELS = (
+    "number the classes with np.unique(y, return_inverse=True)[1], or give the table to "
     "NetworkClassifier, which takes labels as they are"
-}
+)
 
 
 def _inputs(X: Any, types: Types, name: str) -> tuple[Inputs, list[str]]:
     where = "X" if name == "data" else f"{name} X"
     whole = types.whole_inputs
-    if isinstance(X, tuple) or (isinstance(X, list) and X and _is_array(X[0])):
+    if isinstance(X, tuple | Mapping) and not X:
+        raise DataError(f"{where} has no inputs")
+    if isinstance(X, tuple):
         return tuple(_tensor(x, types.floats, whole, where)[0] for x in X), []
     if isinstance(X, Mapping):
         return {
@@ -169,14 +201,21 @@ def _inputs(X: Any, types: Types, name: str) -> tuple[Inputs, list[str]]:
     return _tensor(X, types.floats, whole, where)
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray) and value.ndim > 0
+def _are_inputs(X: Any, y: Any) -> bool:
+    """Whether a list holds several inputs of as many rows as y has, rather than the rows."""
+    if not isinstance(X, list) or not hasattr(y, "__len__") or len(X) == len(y):
+        return False
+    arrays = [x for x in X if isinstance(x, Tensor | np.ndarray) and x.ndim > 0]
+    return bool(X) and len(arrays) == len(X) and all(len(x) == len(y) for x in arrays)
 
 
 def _answers(y: Any, types: Types, name: str) -> Inputs:
+    where = "y" if name == "data" else f"{name} y"
     if isinstance(y, tuple):
-        return tuple(_tensor(one, types.floats, types.classes, "y")[0] for one in y)
-    return _tensor(y, types.floats, types.classes, "y" if name == "data" else f"{name} y")[0]
+        return tuple(_tensor(one, types.floats, types.classes, where)[0] for one in y)
+    if isinstance(y, Mapping):
+        return {str(k): _tensor(x, types.floats, types.classes, where)[0] for k, x in y.items()}
+    return _tensor(y, types.floats, types.classes, where)[0]
 
 
 def _weights(w: Any, types: Types, name: str) -> Tensor:
@@ -190,15 +229,21 @@ def _weights(w: Any, types: Types, name: str) -> Tensor:
 
 
 def _check_lengths(rows: Rows, name: str) -> None:
+    parts = [("X", x) for x in every(rows.X)] + [("y", y) for y in every(rows.y)]
+    if rows.w is not None:
+        parts.append(("w", rows.w))
+    for what, one in parts:
+        if one.dim() == 0:
+            raise DataError(f"{name}: {what} is one number, {float(one):g}; it has to have rows")
     n = len(first(rows.X))
     if n == 0:
         raise DataError(f"{name} has no rows")
-    parts = rows.X if isinstance(rows.X, tuple) else ()
-    parts = tuple(rows.X.values()) if isinstance(rows.X, dict) else parts
-    for what, one in [("y", first(rows.y)), ("w", rows.w), *(("X", x) for x in parts)]:
-        if one is not None and (one.dim() == 0 or len(one) != n):
-            found = f"{len(one)} rows" if one.dim() else "one number"
-            raise DataError(f"{name}: X has {n} rows and {what} has {found}; they have to match")
+    for what, one in parts:
+        if len(one) != n:
+            raise DataError(
+                f"{name}: X has {n} rows and {what if what != 'X' else 'another input'} has "
+                f"{len(one)} rows; they have to match"
+            )
 
 
 def _weighted(rows: Rows, name: str) -> Rows:
@@ -222,8 +267,10 @@ def _weighted(rows: Rows, name: str) -> Rows:
 
 def _in_memory(data: Dataset[Any]) -> tuple[Any, ...] | None:
     """The tensors of a `TensorDataset`, or of a part of one, where they are rows already."""
-    part = data if isinstance(data, Subset) else None
-    data = data if part is None else part.dataset
+    if isinstance(data, Subset):
+        whole = _in_memory(data.dataset)
+        rows = torch.as_tensor(data.indices)
+        return None if whole is None else tuple(tensor[rows] for tensor in whole)
     if type(data) is not TensorDataset:
         return None
     n = len(data.tensors)
@@ -234,7 +281,4 @@ def _in_memory(data: Dataset[Any]) -> tuple[Any, ...] | None:
             f"the TensorDataset has {n} tensors; two are read as (X, y), and three as (X, y, w) "
             "with floating row weights (N,). Several inputs go as ((X1, X2), y)"
         )
-    if part is None:
-        return data.tensors
-    rows = torch.as_tensor(part.indices)
-    return tuple(tensor[rows] for tensor in data.tensors)
+    return data.tensors

@@ -1,0 +1,1 @@
+"""A run written out as one plain PyTorch script, which needs no layerwise."""

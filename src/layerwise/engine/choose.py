@@ -1,0 +1,73 @@
+"""Which engine trains: the native core where it can, else the plain loop, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from layerwise.engine.loss import Loss
+from layerwise.engine.native import Native
+from layerwise.engine.plan import Refused
+from layerwise.engine.torch import FULL, Epoch, Loader, Precision, Rows, Torch
+
+
+class Engine(Protocol):
+    """What trains a network for an epoch, measures it on rows, and brings back what it learnt."""
+
+    @property
+    def name(self) -> str:
+        """native or torch."""
+
+    @property
+    def train_epoch(self) -> Callable[..., Epoch]:
+        """See `layerwise.engine.torch.train_epoch`, from the rows on."""
+
+    @property
+    def measure(self) -> Callable[..., tuple[float, dict[str, float]]]:
+        """See `layerwise.engine.torch.measure`, from the rows on."""
+
+    def store_weights(self) -> None:
+        """Bring weights and running statistics to torch's tensors."""
+
+    def store(self) -> None:
+        """Bring the optimizer's state there too."""
+
+
+def choose(
+    name: str,
+    network: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    rows: Rows | Loader,
+    valid: Rows | Loader | None = None,
+    *,
+    precision: Precision = FULL,
+    dropout: torch.Generator | None = None,
+) -> tuple[Engine, str]:
+    """The engine of that name, and for torch's the reason why it is not the core.
+
+    Parameters
+    ----------
+    name : auto takes the core where it can run all of this; native insists; torch never does
+    network, loss, optimizer, rows, valid : what is to be trained on what
+    precision : of the forward passes
+    dropout : the generator that the core's dropout is seeded from, epoch by epoch
+
+    Raises
+    ------
+    Refused
+        If the core is insisted on and cannot run it.
+    """
+    if name == "torch":
+        return Torch(network, loss, optimizer, precision), "as you said"
+    try:
+        if precision is not FULL:
+            raise Refused("mixed precision is torch's")
+        return Native(network, loss, optimizer, rows, valid, dropout=dropout), ""
+    except Refused as reason:
+        if name == "native":
+            raise
+        return Torch(network, loss, optimizer, precision), str(reason)

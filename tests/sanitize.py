@@ -1,0 +1,74 @@
+"""Run the native tests on a core that watches its own memory, arithmetic and threads.
+
+    python tests/sanitize.py          # AddressSanitizer with UBSan, then ThreadSanitizer
+    python tests/sanitize.py threads  # only the one
+
+Each build is of one instruction set. The interpreter itself is not built for it, so the sanitizer's
+library is loaded before anything else, and leaks, of which the interpreter has its own, are not
+looked for.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from faults import HERE, TESTS, Build
+
+ALONE = "threads or signal or forked or bytes or hold"
+KINDS = {
+    "memory": (
+        ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+        "libasan.so",
+        {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_odr_violation=0",
+         "UBSAN_OPTIONS": "print_stacktrace=1"},
+        (),
+    ),
+    "threads": (
+        ("-fsanitize=thread",),
+        "libtsan.so",
+        {"TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0:ignore_noninstrumented_modules=1"},
+        ("-k", ALONE),
+    ),
+}  # fmt: skip
+
+
+def run(kind: str, folder: Path) -> int:
+    """Build it, test it, and give back the tests' exit code."""
+    options, library, settings, chosen = KINDS[kind]
+    build = Build(folder, "-g", "-fno-omit-frame-pointer", *options)
+    core = build.linked(build.made["core"], build.made["binding"])
+    found = subprocess.run(["g++", f"-print-file-name={library}"], capture_output=True, text=True,
+                           check=True).stdout.strip()  # fmt: skip
+    # The tests catch what is written to the screen, so reports go into files.
+    reports = folder / "report"
+    settings = {name: f"{value}:log_path={reports}" for name, value in settings.items()}
+    environment = {**os.environ, **settings, "LD_PRELOAD": str(Path(found).resolve()),
+                   "LAYERWISE_CORE": str(core), "PYTHONPATH": str(HERE)}  # fmt: skip
+    # at addresses that do not change: ThreadSanitizer's map of memory has no room for others
+    fixed = ["setarch", platform.machine(), "-R"] if kind == "threads" else []
+    command = [*fixed, sys.executable, "-m", "pytest", "-p", "other_core", "-p", "no:xdist",
+               "-p", "no:cacheprovider", "-q", *chosen,
+               *(str(HERE / name) for name in TESTS)]  # fmt: skip
+    print(f"{kind}: {' '.join(options)}", flush=True)
+    code = subprocess.run(command, env=environment, check=False).returncode
+    for report in folder.glob("report*"):
+        print(report.read_text("utf-8"))
+        code = code or 1
+    return code
+
+
+def main(kinds: list[str]) -> int:
+    codes = []
+    for kind in kinds or list(KINDS):
+        with tempfile.TemporaryDirectory() as name:
+            codes.append(run(kind, Path(name)))
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
