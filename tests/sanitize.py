@@ -37,17 +37,23 @@ KINDS = {
 }  # fmt: skip
 
 
+def _path(library: str) -> str:
+    command = ["g++", f"-print-file-name={library}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return str(Path(found.stdout.strip()).resolve())
+
+
 def run(kind: str, folder: Path) -> int:
     """Build it, test it, and give back the tests' exit code."""
     options, library, settings, chosen = KINDS[kind]
     build = Build(folder, "-g", "-fno-omit-frame-pointer", *options)
     core = build.linked(build.made["core"], build.made["binding"])
-    found = subprocess.run(["g++", f"-print-file-name={library}"], capture_output=True, text=True,
-                           check=True).stdout.strip()  # fmt: skip
+    # with the C++ library beside it, or the first exception finds nobody to throw it
+    preloaded = ":".join(_path(name) for name in (library, "libstdc++.so"))
     # The tests catch what is written to the screen, so reports go into files.
     reports = folder / "report"
     settings = {name: f"{value}:log_path={reports}" for name, value in settings.items()}
-    environment = {**os.environ, **settings, "LD_PRELOAD": str(Path(found).resolve()),
+    environment = {**os.environ, **settings, "LD_PRELOAD": preloaded,
                    "LAYERWISE_CORE": str(core), "PYTHONPATH": str(HERE)}  # fmt: skip
     # at addresses that do not change: ThreadSanitizer's map of memory has no room for others
     fixed = ["setarch", platform.machine(), "-R"] if kind == "threads" else []
@@ -56,10 +62,11 @@ def run(kind: str, folder: Path) -> int:
                *(str(HERE / name) for name in TESTS)]  # fmt: skip
     print(f"{kind}: {' '.join(options)}", flush=True)
     code = subprocess.run(command, env=environment, check=False).returncode
-    for report in folder.glob("report*"):
+    found = list(folder.glob("report*"))
+    for report in found:
         print(report.read_text("utf-8"))
-        code = code or 1
-    return code
+    print(f"{kind}: the tests ended with {code}, and there are {len(found)} reports", flush=True)
+    return code or len(found)
 
 
 def main(kinds: list[str]) -> int:

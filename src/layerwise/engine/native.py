@@ -87,7 +87,10 @@ class Native:
         dropout: torch.Generator | None = None, instruction_set: str = "",
     ) -> None:  # fmt: skip
         if _core is None:
-            raise Refused("this installation has no native core; it was built without a compiler")
+            raise Refused(
+                "this installation has no native core: no C++ compiler was found. Install g++ "
+                "or clang, and layerwise again"
+            )
         self.network, self.optimizer = network, optimizer
         self.dropout = dropout
         if not isinstance(rows, Rows) or not isinstance(rows.X, Tensor) or rows.X.dim() != 2:
