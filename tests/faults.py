@@ -111,7 +111,7 @@ FAULTS = [
     ("network.hpp", "if (n - stop == 1) stop = n;", "if (n - stop == 0) stop = n;"),
     ("network.hpp", "if (value - value != 0) return value;", ""),
     ("network.hpp", "told.bad_from = done;", "told.bad_from = 0;"),
-    ("network.hpp", "if (look() > ask.deadline) break;", "look();"),
+    ("network.hpp", "told.steps && look() > ask.deadline) break;", "told.steps && look() < 0) break;"),
     ("network.hpp", "total += value * count;", "total += value * size;"),
     ("network.hpp", "if (code)  // row 0", "if (true)  // row 0"),
     ("network.hpp", "T(code == c + 1)", "T(code == c)"),

@@ -54,7 +54,8 @@ def run(kind: str, folder: Path) -> int:
     reports = folder / "report"
     settings = {name: f"{value}:log_path={reports}" for name, value in settings.items()}
     environment = {**os.environ, **settings, "LD_PRELOAD": preloaded,
-                   "LAYERWISE_CORE": str(core), "PYTHONPATH": str(HERE)}  # fmt: skip
+                   "LAYERWISE_CORE": str(core), "LAYERWISE_SLOWER": "30",
+                   "PYTHONPATH": str(HERE)}  # fmt: skip
     # at addresses that do not change: ThreadSanitizer's map of memory has no room for others
     fixed = ["setarch", platform.machine(), "-R"] if kind == "threads" else []
     command = [*fixed, sys.executable, "-m", "pytest", "-p", "other_core", "-p", "no:xdist",

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="this installation 
 SETS = native._core.instruction_sets() if native.AVAILABLE else []
 PLANS = int(os.environ.get("LAYERWISE_PLANS", 500))
 BLOCKS = 10
+SLOWER = float(os.environ.get("LAYERWISE_SLOWER", 1))  # a core that watches itself may take longer
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
@@ -665,7 +666,7 @@ def test_a_signal_ends_a_long_epoch_at_once_and_leaves_everything_whole(what):
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-    assert late < 0.1
+    assert late < 0.1 * SLOWER
     if what != "train":
         return
     engine.store()

@@ -12,7 +12,7 @@ from core_cases import Case
 from layerwise.engine import native
 from layerwise.engine.native import Native
 from layerwise.engine.torch import batches, train_epoch
-from test_native import _order, _small
+from test_native import SLOWER, _order, _small
 
 pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="this installation has no core")
 
@@ -110,4 +110,4 @@ def test_a_look_now_and_then_costs_little():
             start = time.process_time()
             engine.train_epoch(one.rows, None, 16)
             best[i] = min(best[i], time.process_time() - start)
-    assert best[1] < 1.3 * best[0]  # 5 % on a quiet machine
+    assert best[1] < 1.3 * best[0] * SLOWER  # 5 % on a quiet machine

@@ -13,6 +13,8 @@ from layerwise.engine.native import Native
 from layerwise.engine.plan import Refused
 from layerwise.engine.torch import FULL, Epoch, Loader, Precision, Rows, Torch
 
+LARGE = 10_000_000  # multiply-adds of a step's forward pass; below, one thread is the fastest
+
 
 class Engine(Protocol):
     """What trains a network for an epoch, measures it on rows, and brings back what it learnt."""
@@ -44,6 +46,8 @@ def choose(
     rows: Rows | Loader,
     valid: Rows | Loader | None = None,
     *,
+    batch_size: int = 1,
+    threads: int = 1,
     precision: Precision = FULL,
     dropout: torch.Generator | None = None,
 ) -> tuple[Engine, str]:
@@ -53,6 +57,7 @@ def choose(
     ----------
     name : auto takes the core where it can run all of this; native insists; torch never does
     network, loss, optimizer, rows, valid : what is to be trained on what
+    batch_size, threads : rows of a step, and CPU threads that torch may use for it
     precision : of the forward passes
     dropout : the generator that the core's dropout is seeded from, epoch by epoch
 
@@ -66,7 +71,11 @@ def choose(
     try:
         if precision is not FULL:
             raise Refused("mixed precision is torch's")
-        return Native(network, loss, optimizer, rows, valid, dropout=dropout), ""
+        native = Native(network, loss, optimizer, rows, valid, dropout=dropout)
+        size = batch_size * sum(p.numel() for p in native.parameters if p.dim() > 1)
+        if name == "auto" and threads > 1 and size > LARGE:
+            raise Refused("its layers are large enough for torch to use several threads on them")
+        return native, ""
     except Refused as reason:
         if name == "native":
             raise

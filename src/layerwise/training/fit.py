@@ -116,8 +116,8 @@ def fit(
     deadline = start + (recipe.time_limit or float("inf"))
     try:
         engine, why = choose(
-            recipe.engine, network, loss, optimizer, train, valid, precision=precision,
-            dropout=dropout,
+            recipe.engine, network, loss, optimizer, train, valid, batch_size=batch_size,
+            threads=recipe.threads, precision=precision, dropout=dropout,
         )  # fmt: skip
     except Refused as reason:
         raise SettingError(f"engine 'native' cannot run this: {reason}") from None

@@ -137,7 +137,7 @@ template <class T> class Network final : public Core {
       const T* z = forward(rows, false);
       for (int b = 0; b < rows; ++b)
         for (int o = 0; o < n_outputs(); ++o)
-          outputs[(from + b) * n_outputs() + o] = z[(o / p) * (long)cap_ * p + (long)b * p + o % p];
+          outputs[(from + b) * n_outputs() + o] = z[(o / p) * cap_ * p + (long)b * p + o % p];
     });
   }
 
@@ -192,9 +192,7 @@ template <class T> class Network final : public Core {
     while (done < n) {
       long stop = std::min(done + size, n);
       if (n - stop == 1) stop = n;  // a last row alone joins the batch before
-      if (told.steps) {
-        if (look() > ask.deadline) break;
-      }
+      if (told.steps && look() > ask.deadline) break;
       const int count = stop - done;
       const double value = gradients(rows, ask.order + done, count, loss);
       if (value - value != 0) {
@@ -218,7 +216,8 @@ template <class T> class Network final : public Core {
   }
 
  private:
-  int n_inputs_, cap_ = 0;
+  int n_inputs_;
+  long cap_ = 0;  // rows between two panels; long, as are all products with it
   long size_ = 0, statistics_size_ = 0;
   uint64_t seed_ = 0, drawn_ = 0;
   std::vector<Layer> layers_;
@@ -408,7 +407,7 @@ template <class T> class Network final : public Core {
       const T* row = X + (order ? order[b] : b) * n_inputs_;
       T* to = input_.data() + (long)b * p;
       int c = 0;
-      for (; c + p <= n_inputs_; c += p, to += (long)cap_ * p) std::memcpy(to, row + c, 64);
+      for (; c + p <= n_inputs_; c += p, to += cap_ * p) std::memcpy(to, row + c, 64);
       for (int i = 0; c + i < n_inputs_; ++i) to[i] = row[c + i];
     }
   }
@@ -479,7 +478,7 @@ template <class T> class Network final : public Core {
 
   const T* forward(int n, bool training) {
     const T* x = input_.data();
-    const long step = (long)cap_ * p;
+    const long step = cap_ * p;
     for (size_t k = 0; k < layers_.size(); ++k) {
       Layer& l = layers_[k];
       T* y = l.y.data();
@@ -529,7 +528,7 @@ template <class T> class Network final : public Core {
   }
 
   void backward(int n) {
-    const long step = (long)cap_ * p;
+    const long step = cap_ * p;
     bool wanted = true;  // whether anything before this layer learns
     for (size_t k = layers_.size(); k-- > 0 && wanted;) {
       Layer& l = layers_[k];
@@ -603,7 +602,7 @@ template <class T> class Network final : public Core {
 
   // Numbers pass; a code becomes one-hot columns or a row of its table. Code 0 becomes zeros.
   void spread(Layer& l, int n, const T* x, T* y) {
-    const long step = (long)cap_ * p;
+    const long step = cap_ * p;
     const auto place = [step](int c, int b) { return (c / p) * step + (long)b * p + c % p; };
     for (int b = 0; b < n; ++b) {
       int to = 0, table = 0;
@@ -623,7 +622,7 @@ template <class T> class Network final : public Core {
   }
 
   void collect(Layer& l, int n, const T* x, const T* dy) {
-    const long step = (long)cap_ * p;
+    const long step = cap_ * p;
     const auto place = [step](int c, int b) { return (c / p) * step + (long)b * p + c % p; };
     for (size_t s = 0; s < l.slots.size(); ++s)
       std::fill(grad(l, s), grad(l, s) + slots_[l.slots[s]].length, T(0));
@@ -642,7 +641,7 @@ template <class T> class Network final : public Core {
   }
 
   void dropout(Layer& l, int n, const T* x, T* y, bool training) {
-    const long step = (long)cap_ * p;
+    const long step = cap_ * p;
     const T share = T(l.spec.a), scale = 1 / (1 - share);
     const uint64_t limit = l.spec.a * 4294967296.0;
     for (int q = 0; q < panels<T>(l.out); ++q)
@@ -665,7 +664,7 @@ template <class T> class Network final : public Core {
   void look_at_step(int n) {
     for (size_t k = 0; k < layers_.size(); ++k) {
       Layer& l = layers_[k];
-      const long step = (long)cap_ * p;
+      const long step = cap_ * p;
       const T* x = k ? layers_[k - 1].y.data() : input_.data();
       const T* y = l.y.data();
       LayerSeen& s = l.seen;
