@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from layerwise.engine.choose import choose
 from layerwise.engine.loss import Loss
 from layerwise.engine.plan import Refused
-from layerwise.engine.torch import FULL, Inputs, Loader, NotFinite, Precision, Rows, cpu_threads
+from layerwise.engine.torch import FULL, Loader, NotFinite, Precision, Rows, cpu_threads
 from layerwise.errors import DataError, SettingError, TrainingError
 from layerwise.network.layers import set_dropout_generator
 from layerwise.network.walk import walk
@@ -275,9 +275,16 @@ def _explain(
         if not torch.isfinite(parameter).all():
             place, _, kind = name.rpartition(".")
             return f"{where}: the {kind} of layer {_layer(network, place)} blew up. {mend}"
-    layer = _first_not_finite(network, error.X)
-    if layer is not None:
-        return f"{where}: the output of layer {_layer(network, layer)} is not finite. {mend}"
+    with torch.no_grad():
+        found = walk(network, error.X)
+    for visit in found.visits:
+        if visit.output is not None and not torch.isfinite(visit.output).all():
+            return (
+                f"{where}: the output of layer {_layer(network, visit.name)} is not finite. {mend}"
+            )
+    if isinstance(found.outputs, Tensor) and found.outputs.numel():
+        top = float(found.outputs.abs().max())
+        return f"{where}: the outputs reach {top:.0e}, and their loss is beyond all numbers. {mend}"
     return f"{where}: the outputs are finite, their loss is not. {mend}"
 
 
@@ -303,12 +310,3 @@ def _mend(recipe: Recipe) -> str:
 def _layer(network: nn.Module, name: str) -> str:
     kind = type(network.get_submodule(name)).__name__
     return f"{name!r} ({kind})"
-
-
-@torch.no_grad()
-def _first_not_finite(network: nn.Module, X: Inputs) -> str | None:
-    """The first layer, in the order of the pass, whose output is not finite."""
-    for visit in walk(network, X).visits:
-        if visit.output is not None and not torch.isfinite(visit.output).all():
-            return visit.name
-    return None

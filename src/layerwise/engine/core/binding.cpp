@@ -223,12 +223,16 @@ static void check_order(const Order& order, long n) {
             "order names row " + std::to_string(order.data()[i]) + " of " + std::to_string(n));
 }
 
+constexpr long COUNTED = 1L << 53;  // what torch's own counters can hold
+
 // Which runs of the buffers the optimizer touches: whole panels inside them.
 static void check_groups(const Held& h) {
   const long size = h.size(), panel = h.in_double ? 8 : 16;
-  for (const Group& g : h.groups)
+  for (const Group& g : h.groups) {
+    require(g.steps >= 0 && g.steps < COUNTED, "a group has been through no such number of steps");
     require(g.from >= 0 && g.from <= g.to && g.to <= size && g.from % panel == 0 && g.to % panel == 0,
             "a group starts or stops where no parameter does");
+  }
 }
 
 // Of an epoch: a last single row joins the batch before.
@@ -322,6 +326,7 @@ NB_MODULE(_core, m) {
       .def("set_batches",
            [](Held& h, int layer, long n) {
              Turn turn(h);
+             require(n >= 0 && n < COUNTED, "there have been no so many batches");
              h.core->set_batches(layer, n);
            })
       .def("seed",
