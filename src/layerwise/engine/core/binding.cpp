@@ -195,9 +195,9 @@ struct Given {
       rows.classes = static_cast<const int64_t*>(y.data());
       for (size_t b = 0; b < n; ++b) {
         const int64_t c = rows.classes[b];
-        require(c == l.ignored || (c >= 0 && c < (int64_t)outputs),
-                "row " + std::to_string(b) + " of y is class " + std::to_string(c) +
-                    "; the network has " + std::to_string(outputs) + " outputs");
+        if (c == l.ignored || (c >= 0 && c < (int64_t)outputs)) continue;
+        require(false, "row " + std::to_string(b) + " of y is class " + std::to_string(c) +
+                           "; the network has " + std::to_string(outputs) + " outputs");
       }
     } else {
       h.check(y, {n, outputs}, "y");
@@ -218,9 +218,11 @@ struct Given {
 static void check_order(const Order& order, long n) {
   require((uintptr_t)order.data() % 8 == 0, "order is not aligned");
   require(order.shape(0) < (size_t)std::numeric_limits<int>::max(), "order has too many rows");
-  for (size_t i = 0; i < order.shape(0); ++i)
-    require(order.data()[i] >= 0 && order.data()[i] < n,
-            "order names row " + std::to_string(order.data()[i]) + " of " + std::to_string(n));
+  for (size_t i = 0; i < order.shape(0); ++i) {
+    const int64_t row = order.data()[i];
+    if (row >= 0 && row < n) continue;
+    require(false, "order names row " + std::to_string(row) + " of " + std::to_string(n));
+  }
 }
 
 constexpr long COUNTED = 1L << 53;  // what torch's own counters can hold
