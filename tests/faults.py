@@ -109,7 +109,8 @@ FAULTS = [
     ("optimizers.hpp", "(step - 1) * g.lr_decay", "step * g.lr_decay"),
     # the network
     ("network.hpp", "if (n - stop == 1) stop = n;", "if (n - stop == 0) stop = n;"),
-    ("network.hpp", "if (value - value != 0) return value;", ""),
+    ("network.hpp", "if (value - value != 0) {", "if (value != value) {"),
+    ("network.hpp", "if (cap_ && n <= cap_) return;", "if (cap_ && n <= cap_ + 1) return;"),
     ("network.hpp", "told.bad_from = done;", "told.bad_from = 0;"),
     ("network.hpp", "told.steps && look() > ask.deadline) break;",
      "told.steps && look() < 0) break;"),

@@ -29,6 +29,10 @@ PLANS = {
                ("Linear", 3, True, 0, 0, 0, [], [])], 4),
     "categories": ([INPUT, ("BatchNorm1d", 7, True, 0, 1e-5, 0.1, [], []),
                     ("Linear", 3, False, 0, 0.0, 0.0, [], [])], 4),
+    "wide": ([("Linear", 37, True, 0, 0.0, 0.0, [], []),
+              ("BatchNorm1d", 37, True, 0, 1e-5, -1.0, [], []),
+              ("LayerNorm", 37, True, 1, 1e-5, 0.0, [], []),
+              ("PReLU", 0, False, 37, 0.0, 0.0, [], []), ("Linear", 3, True, 0, 0, 0, [], [])], 4),
     "norms": ([LINEAR, ("LayerNorm", 4, True, 1, 1e-5, 0.0, [], []),
                ("PReLU", 0, False, 4, 0.0, 0.0, [], []), ("Dropout", 0, False, 0, 0.3, 0, [], []),
                ("Linear", 3, True, 0, 0, 0, [], []), ("LogSoftmax", 0, False, 0, 0, 0, [], [])], 4),
@@ -255,6 +259,15 @@ def test_an_optimizer_keeps_to_the_parameters(start, stop):
     network.groups = groups
     with pytest.raises(ValueError, match="where no parameter does"):
         network.epoch(**given, batch_size=3, optimizer="SGD")
+
+
+def test_a_batch_has_rows():
+    network, given = _given()
+    given["order"] = given["order"][:0]
+    with pytest.raises(ValueError, match="a batch has at least one row"):
+        network.gradients(**given)
+    told = network.epoch(**given, batch_size=3, optimizer="SGD")
+    assert (told.steps, told.complete) == (0, True)
 
 
 def test_an_array_to_write_into_is_never_a_copy():

@@ -388,6 +388,7 @@ NB_MODULE(_core, m) {
              Turn turn(h);
              const Given given(h, X, y, w, loss);
              check_order(order, given.rows.n);
+             require(order.shape(0) > 0, "a batch has at least one row");
              nb::gil_scoped_release free;
              return h.core->gradients(given.rows, order.data(), order.shape(0), given.loss);
            },

@@ -378,7 +378,7 @@ template <class T> class Network final : public Core {
   }
 
   void reserve(long n) {
-    if (n <= cap_) return;
+    if (cap_ && n <= cap_) return;
     const long cap = n | 1;  // odd: lines of neighbouring panels do not fall on the same cache sets
     input_.resize(panels<T>(n_inputs_) * cap * p);
     spare_.resize(panels<T>(n_outputs()) * cap * p);
