@@ -108,17 +108,20 @@ struct Held {
 
   // An array of the network's type and of just this shape.
   template <class A> void check(const A& a, std::initializer_list<size_t> shape, const char* what) const {
-    std::string found, expected;
     bool right = a.ndim() == shape.size();
-    for (size_t i = 0; i < a.ndim(); ++i) found += (i ? ", " : "") + std::to_string(a.shape(i));
-    for (size_t i = 0; i < shape.size(); ++i) {
-      right = right && a.shape(i) == shape.begin()[i];
-      expected += (i ? ", " : "") + std::to_string(shape.begin()[i]);
+    for (size_t i = 0; right && i < shape.size(); ++i) right = a.shape(i) == shape.begin()[i];
+    if (!right) {
+      std::string found, expected;
+      for (size_t i = 0; i < a.ndim(); ++i) found += (i ? ", " : "") + std::to_string(a.shape(i));
+      for (const size_t n : shape) expected += (expected.empty() ? "" : ", ") + std::to_string(n);
+      throw std::invalid_argument(std::string(what) + " has shape (" + found + "); expected (" +
+                                  expected + ")");
     }
-    require(right, std::string(what) + " has shape (" + found + "); expected (" + expected + ")");
-    require(a.dtype() == dtype(),
-            std::string(what) + " has another type than the network, float" + (in_double ? "64" : "32"));
-    require((uintptr_t)a.data() % (in_double ? 8 : 4) == 0, std::string(what) + " is not aligned");
+    if (a.dtype() != dtype())
+      throw std::invalid_argument(std::string(what) + " has another type than the network, float" +
+                                  (in_double ? "64" : "32"));
+    if ((uintptr_t)a.data() % (in_double ? 8 : 4))
+      throw std::invalid_argument(std::string(what) + " is not aligned");
   }
 
   size_t size() const {
