@@ -2,7 +2,7 @@
 
 >>> import layerwise as lw
 >>> sorted(lw.__all__)[:4]
-['DataError', 'DataWarning', 'LayerwiseError', 'Model']
+['DataError', 'DataWarning', 'Finding', 'LayerwiseError']
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from layerwise.data.files import read_table
     from layerwise.data.schema import Schema, infer_schema
     from layerwise.data.sql import read_sql
+    from layerwise.diagnosis.examine import doctor
+    from layerwise.diagnosis.finding import Finding
     from layerwise.estimators import NetworkClassifier, NetworkRegressor
     from layerwise.insight.summary import count_parameters, summary
     from layerwise.insight.trace import trace
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 # Imported on first use: torch and scikit-learn take seconds that `--help` need not wait.
 _HOMES = {
+    "Finding": "layerwise.diagnosis.finding",
     "Model": "layerwise.model.model",
     "NetworkClassifier": "layerwise.estimators",
     "NetworkRegressor": "layerwise.estimators",
@@ -45,6 +48,7 @@ _HOMES = {
     "Schema": "layerwise.data.schema",
     "backward": "layerwise.training.by_hand",
     "count_parameters": "layerwise.insight.summary",
+    "doctor": "layerwise.diagnosis.examine",
     "fit": "layerwise.any_module",
     "infer_schema": "layerwise.data.schema",
     "read_sql": "layerwise.data.sql",
@@ -59,6 +63,7 @@ _HOMES = {
 __all__ = [
     "DataError",
     "DataWarning",
+    "Finding",
     "LayerwiseError",
     "Model",
     "ModelFileError",
@@ -75,6 +80,7 @@ __all__ = [
     "__version__",
     "backward",
     "count_parameters",
+    "doctor",
     "fit",
     "infer_schema",
     "read_sql",
