@@ -223,11 +223,16 @@ class Native:
         self, rows: Rows, order: Tensor | None, batch_size: int, *,
         rates: Callable[[int], Sequence[float]] | None = None, clip_norm: float | None = None,
         clip_value: float | None = None, deadline: float = float("inf"),
+        stop: Callable[[], bool] | None = None,
     ) -> Epoch:  # fmt: skip
         """See `layerwise.engine.torch.train_epoch`."""
         if order is None:
             order = torch.arange(len(rows))
+        if rows.index is not None:
+            order = rows.index[order]
         self._check_batches(len(order), rows.X, batch_size)
+        if stop is not None and stop():
+            raise KeyboardInterrupt
         self._draw()
         self._set_options()
         if self._versions() != self.versions:  # by a callback between two epochs, for example
@@ -259,6 +264,7 @@ class Native:
         score: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
     ) -> tuple[float, dict[str, float]]:  # fmt: skip
         """See `layerwise.engine.torch.measure`; the size of a batch is the core's business."""
+        rows = rows.picked()
         total, weight = self.core.measure(*self._given(rows))
         scored = score(self.predict(rows.X), rows.y) if score else {}  # type: ignore[arg-type]
         return total / weight if weight else float("nan"), scored
@@ -272,6 +278,7 @@ class Native:
     def gradients(self, rows: Rows) -> tuple[float, list[Tensor]]:
         """Loss and gradients of one batch of all the rows: for tests and traces."""
         self._draw()
+        rows = rows.picked()
         value = self.core.gradients(*self._given(rows), np.arange(len(rows), dtype=np.int64))
         found = [torch.empty(p.shape, dtype=self.dtype) for p in self.parameters]
         for i, tensor in enumerate(found):
@@ -284,8 +291,9 @@ class Native:
             raise Refused("the data come from a loader")
         _rows(rows.X, self.dtype)
         check_targets(self.loss, rows.y, self.core.n_outputs)
-        if rows.w is not None and rows.w.shape != (len(rows),):
-            raise Refused(f"the row weights have shape {tuple(rows.w.shape)}, not ({len(rows)},)")
+        n = len(rows.X)
+        if rows.w is not None and rows.w.shape != (n,):
+            raise Refused(f"the row weights have shape {tuple(rows.w.shape)}, not ({n},)")
 
     # ------------------------------------------------------------ statistics
 

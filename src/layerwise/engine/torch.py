@@ -25,14 +25,24 @@ class Rows:
     """Rows in memory: X (n_rows, …), y as the loss wants it, weights (n_rows,) or None.
 
     A network with several inputs takes X as a tuple, or as a dict by the names of its ``forward``.
+    With an ``index`` (n_rows,) of int64 they are these rows of X, y and w, in this order: so the
+    folds of a table share one copy of it.
     """
 
     X: Inputs
     y: Inputs
     w: Tensor | None = None
+    index: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(first(self.X))
+        return len(first(self.X) if self.index is None else self.index)
+
+    def picked(self) -> Rows:
+        """The same rows without an index: copied, where they are part of others."""
+        i = self.index
+        if i is None:
+            return self
+        return Rows(take(self.X, i), take(self.y, i), None if self.w is None else self.w[i])
 
     @property
     def device(self) -> torch.device:
@@ -42,6 +52,8 @@ class Rows:
     def batches(self, order: Tensor | None, batch_size: int) -> Iterator[Batch]:
         """The rows in this order, or as they stand, in batches."""
         X, y, w = self.X, self.y, self.w
+        if self.index is not None:
+            order = self.index if order is None else self.index[order]
         if order is not None:
             # One gather for the epoch: each batch is then a slice, a view without a copy.
             X, y, w = take(X, order), take(y, order), None if w is None else w[order]
@@ -158,6 +170,7 @@ def train_epoch(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     deadline: float = float("inf"),
+    stop: Callable[[], bool] | None = None,
     precision: Precision = FULL,
 ) -> Epoch:
     """Train on every row once, in batches taken in the given order.
@@ -173,6 +186,7 @@ def train_epoch(
         None leaves them
     clip_norm, clip_value : limits of the gradients' norm and of each entry
     deadline : ``time.monotonic()`` after which no step but the first begins
+    stop : asked before each step; True raises KeyboardInterrupt
     precision : of the forward pass
 
     Raises
@@ -204,6 +218,8 @@ def train_epoch(
     for n, *batch in rows.batches(order, batch_size):
         if step and time.monotonic() > deadline:
             return Epoch(total / done, step, done, complete=False)
+        if stop is not None and stop():
+            raise KeyboardInterrupt
         if rates is not None:
             _set_rates(optimizer, rates(step))
         value = gradients(*batch)

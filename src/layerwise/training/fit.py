@@ -57,6 +57,7 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     feature_names: Sequence[str] = (),
     precision: Precision = FULL,
+    stop: Callable[[], bool] | None = None,
 ) -> History:
     """Train a network and leave it with the weights of its best epoch.
 
@@ -78,6 +79,7 @@ def fit(
     optimizer : built from the recipe if None
     feature_names : of the columns of X, for messages
     precision : of the forward passes
+    stop : asked now and then; True is taken as Ctrl-C is, which only the main thread hears of
 
     Returns
     -------
@@ -134,6 +136,7 @@ def fit(
                     train, order, batch_size,
                     rates=scale and partial(_rates, scale, rates, state.step),
                     clip_norm=recipe.clip_norm, clip_value=recipe.clip_value, deadline=deadline,
+                    stop=stop,
                 )  # fmt: skip
                 if not epoch.steps:
                     raise DataError("the training data gave no batch")
@@ -257,8 +260,9 @@ def _explain(
     """Step, layer and, if it came from the data, column and row."""
     where = f"the loss is not finite at epoch {state.epoch + 1}, step {error.step + 1}"
     # All rows, since a cell can also have spoilt the weights in a step whose loss was finite.
-    rows = train if isinstance(train, Rows) else Rows(error.X, error.y)
-    of = "the training rows" if rows is train else "the batch"
+    whole = isinstance(train, Rows)
+    rows = train.picked() if isinstance(train, Rows) else Rows(error.X, error.y)
+    of = "the training rows" if whole else "the batch"
     cell = not_finite(rows.X)
     if cell is not None:
         row, column, value = cell
