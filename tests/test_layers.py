@@ -35,6 +35,22 @@ def test_code_0_adds_nothing_and_learns_nothing():
     assert layer.tables[0].weight.grad.abs().sum() == 0
 
 
+def test_a_number_says_how_far_it_fills_each_of_its_bins():
+    layer = InputLayer(3, [2], [0], bins=[2, 0, 1], dtype=torch.float64)
+    layer.edges.copy_(torch.tensor([-1.0, 0.0, 4.0, 10.0, 20.0]))
+    X = torch.tensor([[-2.0, 7.0, 5.0, 1.0], [-0.25, 7.0, 12.5, 2.0], [1.0, 7.0, 30.0, 0.0]])
+    filled = layer(X.double())[:, 3:6].tolist()
+    assert filled == [[0.0, 0.0, 0.0], [0.75, 0.0, 0.25], [1.0, 0.25, 1.0]]
+    assert layer.out_features == layer(X.double()).shape[1] == 3 + 3 + 2
+
+
+def test_edges_are_no_parameters_and_are_kept_with_the_weights():
+    layer = InputLayer(1, [], [], bins=[4])
+    assert list(layer.parameters()) == []
+    assert list(layer.state_dict()) == ["edges"]
+    assert "bins=[4]" in repr(layer)
+
+
 def test_the_precision_of_the_rows_is_kept():
     for dtype in (torch.float32, torch.float64):
         layer = InputLayer(1, [2], [0], dtype=dtype)

@@ -22,8 +22,13 @@ from layerwise.network.plan import (
     n_inputs,
 )
 
+
+def _design(n_numbers, *arguments, bins, **settings):
+    return design(n_numbers, *arguments, bins=bins and bins[:n_numbers], **settings)
+
+
 PLANS = st.builds(
-    design,
+    _design,
     st.integers(1, 4),
     st.lists(st.integers(1, 60), max_size=3),
     st.integers(1, 3),
@@ -31,6 +36,7 @@ PLANS = st.builds(
     activation=st.sampled_from(sorted(ACTIVATIONS)),
     norm=st.sampled_from([None, *NORMS]),
     dropout=st.sampled_from([0.0, 0.25]),
+    bins=st.one_of(st.just([]), st.lists(st.integers(0, 5), min_size=4, max_size=4)),
 )
 
 
@@ -51,6 +57,16 @@ def test_each_hidden_layer_is_linear_norm_activation_dropout():
 def test_the_last_layer_is_linear_so_outputs_are_logits():
     for activation in ACTIVATIONS:
         assert design(2, [], 1, activation=activation)[-1]["type"] == "Linear"
+
+
+def test_numbers_with_bins_enter_through_the_input_layer():
+    plan = design(2, [], 1, bins=[3, 0], hidden_layer_sizes=(4,))
+    assert plan[0] == {
+        "type": "InputLayer", "n_numbers": 2, "n_codes": [], "embedding": [], "bins": [3, 0],
+    }  # fmt: skip
+    assert plan[1]["in_features"] == 2 + 3
+    assert array_shapes(plan)["0.edges"] == (4,)
+    assert design(2, [], 1, bins=[0, 0]) == design(2, [], 1)
 
 
 def test_few_levels_are_one_hot_and_many_are_embedded():

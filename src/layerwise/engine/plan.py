@@ -153,6 +153,8 @@ def _linear(m: Any) -> Any:
 
 
 def _input(m: Any) -> Any:
+    if any(m.bins):
+        return "has bins"
     if any(table.max_norm or table.scale_grad_by_freq or table.sparse or table.padding_idx != 0
            for table, width in zip(m.tables, m.embedding) if width):  # fmt: skip
         return "has embeddings with options of their own"

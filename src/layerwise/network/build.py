@@ -22,7 +22,11 @@ _INIT = {
 
 
 def build(
-    plan: Sequence[Layer], *, seed: int = 0, dtype: torch.dtype = torch.float32
+    plan: Sequence[Layer],
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    edges: np.ndarray | None = None,
 ) -> nn.Sequential:
     """Build the network and draw its weights.
 
@@ -34,6 +38,7 @@ def build(
     plan : as `layerwise.network.plan.design` gives it
     seed : of the private generator; torch's global random state is left alone
     dtype : of all parameters
+    edges : of the input layer's bins, all numbers' one after another (`layerwise.data.bins`)
 
     Examples
     --------
@@ -54,6 +59,8 @@ def build(
                 _draw(network[i], _INIT.get(after, "glorot"), generator)
             elif layer["type"] == "InputLayer":
                 _draw_embeddings(network[i], generator)
+                if edges is not None and edges.size:
+                    network[i].edges.copy_(torch.from_numpy(edges))
     return network
 
 

@@ -59,7 +59,13 @@ def _forward(plan: Sequence[Layer], arrays: Mapping[str, np.ndarray], X: np.ndar
 
 def _input(i: int, layer: Layer, arrays: Mapping[str, np.ndarray], X: np.ndarray) -> np.ndarray:
     n_numbers = layer["n_numbers"]
-    pieces = [X[:, :n_numbers]]
+    pieces, start = [X[:, :n_numbers]], 0
+    for k, n in enumerate(layer.get("bins", ())):
+        if n:
+            edges = arrays[f"{i}.edges"][start : start + n + 1]
+            share = (X[:, k, None] - edges[:-1]) / (edges[1:] - edges[:-1])
+            pieces.append(np.clip(share, 0, 1))
+            start += n + 1
     for k, (n, width) in enumerate(zip(layer["n_codes"], layer["embedding"])):
         codes = X[:, n_numbers + k].astype(np.int64)
         table = arrays[f"{i}.tables.{k}.weight"] if width else np.eye(n + 1)[:, 1:]

@@ -49,6 +49,7 @@ def design(
     n_codes: Sequence[int],
     n_outputs: int,
     *,
+    bins: Sequence[int] = (),
     hidden_layer_sizes: Sequence[int] = (128, 128),
     activation: str = "relu",
     dropout: float = 0.0,
@@ -61,6 +62,8 @@ def design(
     n_numbers : how many leading columns of the input are numbers
     n_codes : for each category column after them, its number of codes besides 0
     n_outputs : width of the last layer, which is linear: its outputs are logits or numbers
+    bins : for each number the bins of its piecewise-linear embedding, 0 for none; empty for none
+        at all
     hidden_layer_sizes : units of each hidden layer; ``()`` is a linear model
     activation, norm : names of `ACTIVATIONS` and `NORMS`
     dropout : share of hidden values set to zero while training
@@ -81,13 +84,16 @@ def design(
         raise SettingError(f"unknown norm {norm!r}. {did_you_mean(norm, NORMS)}")
     plan: list[Layer] = []
     width = n_numbers
-    if n_codes:
+    if n_codes or any(bins):
         widths = [embedding_width(n) for n in n_codes]
-        plan.append(
-            {"type": "InputLayer", "n_numbers": n_numbers, "n_codes": list(n_codes),
-             "embedding": widths}
-        )  # fmt: skip
-        width += sum(w or n for w, n in zip(widths, n_codes))
+        first: Layer = {
+            "type": "InputLayer", "n_numbers": n_numbers, "n_codes": list(n_codes),
+            "embedding": widths,
+        }  # fmt: skip
+        if any(bins):
+            first["bins"] = [int(n) for n in bins]
+        plan.append(first)
+        width += sum(bins) + sum(w or n for w, n in zip(widths, n_codes))
     for units in hidden_layer_sizes:
         plan.append({"type": "Linear", "in_features": width, "out_features": int(units)})
         width = int(units)
@@ -108,6 +114,8 @@ def array_shapes(plan: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
     for i, layer in enumerate(plan):
         match layer["type"]:
             case "InputLayer":
+                if any(layer.get("bins", ())):
+                    shapes[f"{i}.edges"] = (sum(n + 1 for n in layer["bins"] if n),)
                 for k, (n, width) in enumerate(zip(layer["n_codes"], layer["embedding"])):
                     if width:
                         shapes[f"{i}.tables.{k}.weight"] = (n + 1, width)

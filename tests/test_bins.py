@@ -1,0 +1,57 @@
+"""The bins of numbers: quantiles that a value which many rows share does not use up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerwise.data.bins import as_bins, learn_bins
+
+COLUMNS = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=60)
+
+
+def test_edges_of_distinct_values_are_their_quantiles(rng):
+    x = rng.normal(size=4001)
+    (edges,) = learn_bins(x[:, None], 8)
+    expected = np.quantile(x, np.linspace(0, 1, 9))
+    np.testing.assert_allclose(edges, expected, atol=0.05)
+    assert edges[0] == x.min()
+    assert edges[-1] == x.max()
+
+
+def test_no_more_values_than_bins_need_none():
+    few = np.arange(9.0) / 3
+    assert learn_bins(np.repeat(few, 5)[:, None], 8)[0].size == 0
+    assert learn_bins(np.repeat(few, 5)[:, None], 7)[0].size > 0
+    assert as_bins(learn_bins(np.column_stack([np.repeat(few, 5)] * 2), 0)) == [0, 0]
+
+
+def test_a_value_that_most_rows_share_leaves_bins_to_the_others(rng):
+    x = np.where(rng.random(5000) < 0.92, 0.0, rng.uniform(0.5, 2.5, 5000))
+    assert len(np.unique(np.quantile(x, np.linspace(0, 1, 17)))) < 5  # plain quantiles: one value
+    (edges,) = learn_bins(x[:, None], 16)
+    assert len(edges) > 12
+    inside = np.histogram(x[x > 0], edges)[0]
+    assert inside[1:].max() < 0.15 * (x > 0).sum()
+
+
+@settings(max_examples=50, deadline=None)
+@given(COLUMNS, st.integers(1, 12), st.randoms(use_true_random=False))
+def test_edges_ascend_and_do_not_depend_on_the_order_of_the_rows(cells, n_bins, random):
+    x = np.array(cells)
+    shuffled = np.array(random.sample(cells, len(cells)))
+    (edges,), (again,) = learn_bins(x[:, None], n_bins), learn_bins(shuffled[:, None], n_bins)
+    assert np.array_equal(edges, again)
+    assert np.all(np.diff(edges) > 0)
+    assert len(edges) in (0, *range(3, n_bins + 2))
+
+
+@pytest.mark.parametrize("n_bins", [2, 5, 16])
+def test_weight_2_is_the_row_twice(rng, n_bins):
+    x = np.round(rng.normal(size=400), 2)
+    weight = rng.integers(1, 3, 400).astype(float)
+    (weighted,) = learn_bins(x[:, None], n_bins, weight)
+    (repeated,) = learn_bins(np.repeat(x, weight.astype(int))[:, None], n_bins)
+    assert np.array_equal(weighted, repeated)
