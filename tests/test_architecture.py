@@ -26,7 +26,7 @@ LEVELS = [
     ["prepare", "progress", "insight"],
     ["diagnosis"],
     ["weights", "folder"],
-    ["baselines", "learn", "code", "any_module"],
+    ["baselines", "learn", "code", "report", "any_module"],
     ["run", "estimators"],
     ["show"],
     ["cli"],

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from layerwise.cli.output import notice, print_result
 from layerwise.cli.settings import class_weight as read_class_weight
 from layerwise.cli.settings import pairs, parse_settings, share, with_settings
 from layerwise.errors import LayerwiseError, SettingError
+
+if TYPE_CHECKING:
+    from layerwise.run import Run
 
 
 @app.command()
@@ -64,6 +67,9 @@ def train(
         bool, typer.Option(help="Fit constant, linear model and trees too.")
     ] = True,
     random_state: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    page: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html into the run folder.")
+    ] = True,
     as_json: Json = False,
     quiet: Quiet = False,
     **settings: Any,
@@ -97,6 +103,8 @@ def train(
         if progress:
             progress.close()
     print_result(run.record if as_json else show_training(run), as_json)
+    if page:
+        _write_report(run, report)
     stopped = run.history.stopped
     if stopped.startswith("diverged"):
         raise LayerwiseError(
@@ -107,6 +115,17 @@ def train(
                 f"layerwise train --resume {shlex.quote(str(run.folder))}")  # fmt: skip
     interrupted = run.record["status"] == "interrupted" or run.record.get("interrupted")
     return 130 if interrupted else 0
+
+
+def _write_report(run: Run, say: Callable[[str], None] | None) -> None:
+    """Once the result is shown; a run is no worse for a page that could not be made."""
+    try:
+        path = run.report()
+    except LayerwiseError as error:
+        notice(f"no report was made: {error}")
+        return
+    if say:
+        say(f"report: {path}")
 
 
 def _refuse_others(context: typer.Context) -> None:
