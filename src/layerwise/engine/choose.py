@@ -11,6 +11,7 @@ from torch import nn
 from layerwise.engine.loss import Loss
 from layerwise.engine.native import Native
 from layerwise.engine.plan import Refused
+from layerwise.engine.seen import Seen
 from layerwise.engine.torch import FULL, Epoch, Loader, Precision, Rows, Torch
 
 LARGE = 10_000_000  # multiply-adds of a step's forward pass; below, one thread is the fastest
@@ -30,6 +31,14 @@ class Engine(Protocol):
     @property
     def measure(self) -> Callable[..., tuple[float, dict[str, float]]]:
         """See `layerwise.engine.torch.measure`, from the rows on."""
+
+    @property
+    def watch(self) -> Callable[[int], None]:
+        """Look at the first step of each epoch and every so manieth after it; 0 for none."""
+
+    @property
+    def seen(self) -> Callable[[], Seen]:
+        """What was seen since it was last asked, by layer and by parameter; None for nothing."""
 
     def store_weights(self) -> None:
         """Bring weights and running statistics to torch's tensors."""

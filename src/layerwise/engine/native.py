@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from layerwise.engine.plan import (
     read_loss,
     read_optimizer,
 )
+from layerwise.engine.seen import LayerSums, ParameterSums, Seen, seen_of
 from layerwise.engine.torch import Epoch, Loader, NotFinite, Rows
 
 try:
@@ -38,28 +37,6 @@ OPTIONS = {
     )},
     "decoupled_weight_decay": "decoupled",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class LayerSeen:
-    """A layer's outputs: mean, deviation, shares of exact zeros and of units that hardly answer.
-
-    A unit hardly answers where the slope of its activation is below 0.01; layers that are no
-    activation have a share of 0.
-    """
-
-    mean: float
-    deviation: float
-    zeros: float
-    saturated: float
-
-
-@dataclass(frozen=True)
-class ParameterSeen:
-    """Root mean square over steps of the norms of a parameter's gradient and of its update."""
-
-    gradient: float
-    update: float
 
 
 class Native:
@@ -301,21 +278,13 @@ class Native:
         """Look at the first step of each epoch and every so manieth after it; 0 for none."""
         self.core.watch(every)
 
-    def seen(self) -> tuple[list[LayerSeen | None], list[ParameterSeen | None]]:
+    def seen(self) -> Seen:
         """What was seen since it was last asked, by layer and by parameter; None for nothing.
 
-        Gradients are those before clipping, updates those that the weights took.
+        The names are those of `layerwise.engine.seen.layer_names` and ``parameter_names``.
         """
         layers, parameters = self.core.seen()
-        return (
-            [_layer_seen(*one) if one[0] else None for one in layers],
-            [
-                ParameterSeen(math.sqrt(gradient / steps), math.sqrt(update / steps))
-                if steps
-                else None
-                for steps, gradient, update in parameters
-            ],
-        )
+        return seen_of([LayerSums(*one) for one in layers], [ParameterSums(*p) for p in parameters])
 
     # ------------------------------------------------------------ what the core is given
 
@@ -345,13 +314,6 @@ class Native:
                 generator: Any = self.dropout or getattr(layer.module, "generator", None)
                 self.core.seed(int(torch.randint(2**62, (), generator=generator)))
                 break
-
-
-def _layer_seen(n: float, total: float, squares: float, zeros: float, flat: float) -> LayerSeen:
-    mean = total / n
-    spread = squares / n - mean**2
-    # rounding may make it negative; NaN stays NaN
-    return LayerSeen(mean, math.sqrt(0.0 if spread < 0 else spread), zeros / n, flat / n)
 
 
 def _remembered(kind: str, group: dict[str, Any]) -> tuple[str, ...]:

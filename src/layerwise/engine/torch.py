@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from layerwise.engine.bare import bare_step
 from layerwise.engine.loss import Loss, weights_of
+from layerwise.engine.seen import Watch
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 Batch = tuple[int, Any, Any, Tensor | None]  # rows, inputs, y, w
@@ -172,6 +173,7 @@ def train_epoch(
     deadline: float = float("inf"),
     stop: Callable[[], bool] | None = None,
     precision: Precision = FULL,
+    watch: Watch | None = None,
 ) -> Epoch:
     """Train on every row once, in batches taken in the given order.
 
@@ -188,6 +190,7 @@ def train_epoch(
     deadline : ``time.monotonic()`` after which no step but the first begins
     stop : asked before each step; True raises KeyboardInterrupt
     precision : of the forward pass
+    watch : what looks at some of the steps
 
     Raises
     ------
@@ -199,6 +202,7 @@ def train_epoch(
     update = partial(scaler.step, optimizer) if scaler else bare_step(optimizer)
     network.train()
     total, step, done = 0.0, 0, 0
+    unwatched = contextlib.nullcontext()
 
     def gradients(Xb: Any, yb: Any, wb: Tensor | None) -> float:
         """The batch's loss; its gradients are left on the parameters."""
@@ -207,8 +211,11 @@ def train_epoch(
         with precision.here():
             value = loss(call(network, Xb), yb, wb)
         (scaler.scale(value) if scaler else value).backward()
-        if scaler and (clip_value is not None or clip_norm is not None):
+        looked_at = watch is not None and watch.active
+        if scaler and (looked_at or clip_value is not None or clip_norm is not None):
             scaler.unscale_(optimizer)
+        if watch is not None and looked_at:
+            watch.gradients()
         if clip_value is not None:
             nn.utils.clip_grad_value_(parameters, clip_value)
         if clip_norm is not None:
@@ -222,9 +229,13 @@ def train_epoch(
             raise KeyboardInterrupt
         if rates is not None:
             _set_rates(optimizer, rates(step))
-        value = gradients(*batch)
+        looking = watch if watch is not None and watch.at(step) else None
+        with looking.looking() if looking else unwatched:
+            value = gradients(*batch)
         if value - value != 0:  # true for NaN and both infinities
             raise NotFinite(step, batch[0], batch[1])
+        if looking:
+            looking.before_update()
         if isinstance(optimizer, torch.optim.LBFGS):
             # the one that evaluates the loss several times in a step
             optimizer.step(partial(gradients, *batch))
@@ -232,6 +243,8 @@ def train_epoch(
             update()
         if scaler:
             scaler.update()
+        if looking:
+            looking.after_update()
         total += value * n
         done += n
         step += 1
@@ -322,7 +335,11 @@ class Torch:
         precision: Precision = FULL,
     ) -> None:
         # No method of its own: one frame less between the loop of epochs and that of steps.
-        self.train_epoch = partial(train_epoch, network, loss, optimizer, precision=precision)
+        self._watch = Watch(network)
+        self.watch, self.seen = self._watch.start, self._watch.seen
+        self.train_epoch = partial(
+            train_epoch, network, loss, optimizer, precision=precision, watch=self._watch
+        )
         self.measure = partial(measure, network, loss, precision=precision)
 
     def store_weights(self) -> None:

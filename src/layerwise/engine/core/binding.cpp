@@ -345,17 +345,18 @@ NB_MODULE(_core, m) {
              require(every >= 0, "every so many steps has to be at least 0");
              h.core->watch(every);
            })
-      // layers: outputs, sum, squares, zeros, saturated; parameters: steps, gradient, update
+      // layers: outputs, sum, squares, zeros, saturated, beyond, units, dead
+      // parameters: steps, gradient, update, weight
       .def("seen",
            [](Held& h) {
              Turn turn(h);
              const auto [layers, parameters] = h.core->seen();
-             std::vector<std::tuple<double, double, double, double, double>> by_layer;
+             std::vector<std::vector<double>> by_layer, by_parameter;
              for (const LayerSeen& s : layers)
-               by_layer.push_back({s.outputs, s.sum, s.squares, s.zeros, s.saturated});
-             std::vector<std::tuple<double, double, double>> by_parameter;
+               by_layer.push_back({s.outputs, s.sum, s.squares, s.zeros, s.saturated, s.beyond,
+                                   s.units, s.dead});
              for (const ParameterSeen& s : parameters)
-               by_parameter.push_back({s.steps, s.gradient, s.update});
+               by_parameter.push_back({s.steps, s.gradient, s.update, s.weight});
              return std::make_pair(by_layer, by_parameter);
            })
       .def_prop_rw("groups",

@@ -105,22 +105,6 @@ void deactivate(F f, int n, int columns, long cap, const T* x, const T* y, const
   }
 }
 
-// How many units hardly answer: where the slope is below a hundredth.
-template <class T, class F>
-long saturated(F f, int n, int columns, long cap, const T* x, const T* y) {
-  long many = 0;
-  for (int q = 0; q < panels<T>(columns); ++q) {
-    const int real = columns - q * P<T> < P<T> ? columns - q * P<T> : P<T>;
-    for (long b = 0; b < n; ++b)
-      for (int c = 0; c < real; c += L<T>) {
-        const long i = q * cap * P<T> + b * P<T> + c;
-        const auto slope = f.slope(at(x + i), at(y + i));
-        for (int k = 0; k < L<T> && c + k < real; ++k) many += std::abs(slope[k]) < T(0.01);
-      }
-  }
-  return many;
-}
-
 // ---------------------------------------------------------------- normalisation
 
 // Batch normalisation: over the rows, each column by itself. `kept` holds each column's mean and

@@ -79,10 +79,12 @@ struct Place {
 
 // What was seen since the last time it was asked, summed over the steps that were looked at.
 struct LayerSeen {  // of the outputs: NaN and infinities count in `outputs` and in the sums
-  double outputs = 0, sum = 0, squares = 0, zeros = 0, saturated = 0;
+  double outputs = 0, sum = 0, squares = 0, zeros = 0;
+  double saturated = 0, beyond = 0;  // of an activation: hardly any slope; inputs beyond 5 and -5
+  double units = 0, dead = 0;        // dead: 0 for every row
 };
-struct ParameterSeen {  // squares of the gradient's and the update's norm
-  double steps = 0, gradient = 0, update = 0;
+struct ParameterSeen {  // squares of the norms of the gradient, the update, and what is updated
+  double steps = 0, gradient = 0, update = 0, weight = 0;
 };
 
 // A network of one plan, in one type, for one instruction set.
