@@ -1,0 +1,1 @@
+"""Trainings as people write them: sick ones with what ails them, and healthy ones."""
