@@ -115,11 +115,10 @@ class Keeper:
     def epoch(self, event: EpochEnd) -> None:
         """A callback: append the epoch's row."""
         # JSON has no NaN: a loss that is none is written as null
-        row = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in event.row.items()
-        }
-        self._event({"event": "epoch", "row": row, "best_epoch": event.best_epoch})
+        told = {"event": "epoch", "row": _finite(event.row), "best_epoch": event.best_epoch}
+        if event.layers:
+            told["layers"] = [_finite(row) for row in event.layers]
+        self._event(told)
 
     def end(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """The model is saved: record what came out."""
@@ -172,6 +171,14 @@ class Keeper:
     def _write(self) -> None:
         text = json.dumps(self._record, indent=1, ensure_ascii=False, default=_plain)
         storage.write_whole(self.folder / RECORD, text + "\n")
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with None for what is no number, which JSON does not have."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def _plain(value: Any) -> Any:

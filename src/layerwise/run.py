@@ -20,6 +20,7 @@ from layerwise.prepare import Notice, Prepared, Question, prepare, read
 from layerwise.training.history import History
 
 if TYPE_CHECKING:
+    from layerwise.insight.layers import Layers
     from layerwise.training.fit import Callback
 
 
@@ -56,16 +57,21 @@ class Run:
                 f"layerwise train --resume {folder}"
             )
         model = model_file.load(folder)
-        rows = [
-            {name: math.nan if value is None else value for name, value in event["row"].items()}
-            for event in read_events(folder)
-            if event["event"] == "epoch"
-        ]
+        epochs = [event for event in read_events(folder) if event["event"] == "epoch"]
+        rows = [_numbers(event["row"]) for event in epochs]
+        layers = [_numbers(row) for event in epochs for row in event.get("layers", [])]
         history = History(
             rows, record["best_epoch"], record["stopped"], record.get("engine", "torch"),
-            record.get("engine_reason", ""),
+            record.get("engine_reason", ""), layers,
         )  # fmt: skip
         return cls(model, history, record["metrics"], record["baselines"], record, folder)
+
+    @property
+    def layers(self) -> Layers:
+        """Every layer over the epochs, and the weights that were kept."""
+        from layerwise.insight.layers import Layers
+
+        return Layers.of(self.history, self.model)
 
     def code(self, predict_only: bool = False) -> str:
         """The run as one Python script that needs torch, NumPy and pandas, and no layerwise.
@@ -241,6 +247,11 @@ def resume(
         )
     with storage.lock(folder), Beside() as beside:
         return _train(question, Keeper(folder, question, record), callbacks, report, beside)
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of events, where JSON has null for NaN."""
+    return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 def _listed(said: Iterable[str]) -> list[str]:

@@ -13,8 +13,20 @@ from layerwise.cli.settings import pairs
 
 
 @app.command("inspect")
-def inspect_run(run: RunArgument, as_json: Json = False) -> None:
+def inspect_run(
+    run: RunArgument,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show each layer over the epochs; RUN is a folder.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show layers, parameters, columns, target, metrics, and which epoch was kept."""
+    if layers:
+        from layerwise.run import Run
+
+        found = Run.load(run).layers
+        print_result(found.to_json() if as_json else str(found), as_json)
+        return
     from layerwise.model.file import load
     from layerwise.show import description, show_description
 

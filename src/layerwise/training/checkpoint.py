@@ -27,6 +27,7 @@ class State:
     best_epoch: int = 0
     elapsed_s: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -58,6 +59,7 @@ class Checkpoint:
             "best_epoch": state.best_epoch,
             "elapsed_s": state.elapsed_s,
             "rows": state.rows,
+            "layers": state.layers,
             "network": _plain(network.state_dict(), "network", arrays),
             "best": _plain(state.best, "best", arrays),
             "optimizer": _plain(bare_state(optimizer), "optimizer", arrays),
@@ -85,7 +87,7 @@ class Checkpoint:
             generators[name].set_state(state)
         keys = ("epoch", "step", "best_value", "best_epoch", "elapsed_s", "rows")
         best = _tensors(plain["best"], arrays)
-        return State(best=best, **{key: plain[key] for key in keys})
+        return State(best=best, layers=plain.get("layers", []), **{key: plain[key] for key in keys})
 
     def remove(self) -> None:
         """The training is complete: there is nothing to go on with."""

@@ -22,6 +22,7 @@ from layerwise.network.layers import set_dropout_generator
 from layerwise.network.walk import walk
 from layerwise.training.checkpoint import Checkpoint, State
 from layerwise.training.history import History
+from layerwise.training.layers import Recorder
 from layerwise.training.optimizer import make_optimizer
 from layerwise.training.recipe import SMALL, Recipe, settle
 from layerwise.training.schedule import rate_at
@@ -29,13 +30,25 @@ from layerwise.training.schedule import rate_at
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What a callback is told after each epoch."""
+    """What a callback is told after each epoch.
+
+    Attributes
+    ----------
+    row : the epoch's row of the history
+    epochs : how many there will be at most
+    best_epoch : whose weights would be kept if the training ended now
+    elapsed_s, rows_per_s : how long it took so far, and how fast it is
+    layers : a row for each layer, as in ``History.layers``; empty in epochs that were not looked at
+    network : with the weights as they are now
+    """
 
     row: dict[str, Any]
     epochs: int
     best_epoch: int
     elapsed_s: float
     rows_per_s: float
+    layers: Sequence[dict[str, Any]] = ()
+    network: nn.Module | None = None
 
 
 Callback = Callable[[EpochEnd], Any]
@@ -123,7 +136,8 @@ def fit(
         )  # fmt: skip
     except Refused as reason:
         raise SettingError(f"engine 'native' cannot run this: {reason}") from None
-    history = History(state.rows, state.best_epoch, "epochs", engine.name, why)
+    history = History(state.rows, state.best_epoch, "epochs", engine.name, why, layers=state.layers)
+    recorder = Recorder(network, engine, n_rows, batch_size)
     set_dropout_generator(network, dropout)
     try:
         with cpu_threads(recipe.threads):
@@ -132,6 +146,7 @@ def fit(
                 order = None
                 if n_rows is not None:
                     order = torch.randperm(n_rows, generator=shuffle).to(train.device)
+                recorder.begin(state.epoch + 1)
                 epoch = engine.train_epoch(
                     train, order, batch_size,
                     rates=scale and partial(_rates, scale, rates, state.step),
@@ -157,9 +172,13 @@ def fit(
                 row = {"epoch": state.epoch, **row, "lr": groups[0]["lr"],
                        "seconds": round(state.elapsed_s, 3)}  # fmt: skip
                 state.rows.append(row)
+                layers = recorder.rows(state.epoch)
+                state.layers += layers
                 _keep_best(state, network, sign * _monitored(row, recipe.monitor), recipe.min_delta)
                 speed = epoch.rows / max(trained - began, 1e-9)
-                event = EpochEnd(row, recipe.epochs, state.best_epoch, state.elapsed_s, speed)
+                event = EpochEnd(
+                    row, recipe.epochs, state.best_epoch, state.elapsed_s, speed, layers, network
+                )
                 asked = [callback(event) for callback in callbacks]
                 patience = recipe.patience if valid is not None else None
                 if any(answer is True for answer in asked):
@@ -180,6 +199,7 @@ def fit(
             raise
         history.stopped = "interrupted"
     except NotFinite as error:
+        state.layers += recorder.rows(state.epoch + 1)
         cause = _explain(network, error, train, state, recipe, feature_names)
         if not state.best:
             raise TrainingError(cause) from None

@@ -18,6 +18,8 @@ class History:
     stopped : why it ended
     engine : "native" or "torch", which computed it
     engine_reason : where it was torch, why not the native core
+    layers : a row for each layer and epoch that was looked at, see
+        `layerwise.training.layers.Recorder.rows`
 
     Examples
     --------
@@ -31,6 +33,7 @@ class History:
     stopped: str = ""
     engine: str = "torch"
     engine_reason: str = ""
+    layers: list[dict[str, Any]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
