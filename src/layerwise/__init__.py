@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from layerwise.data.sql import read_sql
     from layerwise.diagnosis.examine import doctor
     from layerwise.diagnosis.finding import Finding
+    from layerwise.diagnosis.watch import watch
     from layerwise.estimators import NetworkClassifier, NetworkRegressor
     from layerwise.insight.summary import count_parameters, summary
     from layerwise.insight.trace import trace
@@ -58,6 +59,7 @@ _HOMES = {
     "trace": "layerwise.insight.trace",
     "train": "layerwise.run",
     "update": "layerwise.training.by_hand",
+    "watch": "layerwise.diagnosis.watch",
 }
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "trace",
     "train",
     "update",
+    "watch",
 ]
 
 

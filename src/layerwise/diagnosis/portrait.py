@@ -178,7 +178,7 @@ def _backward(
 def _units(outputs: Tensor, visits: list[Visit]) -> Iterator[Units]:
     """The activations that a product of the network takes, from the first to the last."""
     made = {v.output.grad_fn: v for v in visits if v.output is not None and v.output.grad_fn}
-    todo = [(outputs.grad_fn, False)]
+    todo: list[tuple[Any, bool]] = [(outputs.grad_fn, False)]
     met: set[Any] = set()
     found = []
     while todo:
@@ -191,7 +191,6 @@ def _units(outputs: Tensor, visits: list[Visit]) -> Iterator[Units]:
             found.append((node, name))
         inside = hidden or name in _PRODUCTS
         todo += [(one, inside) for one, _ in node.next_functions]
-    node: Any
     for node, name in dict.fromkeys(reversed(found)):
         values = node._saved_result.detach()
         if values.dim() < 2:

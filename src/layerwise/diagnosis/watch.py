@@ -18,8 +18,9 @@ from layerwise.diagnosis.finding import Findings
 from layerwise.diagnosis.locate import locate
 from layerwise.diagnosis.reading import Reading, mean_loss, read_loss
 from layerwise.diagnosis.rows_seen import RowsSeen
+from layerwise.diagnosis.steps import Stepping
 from layerwise.diagnosis.verdict import judge
-from layerwise.diagnosis.watched import BadValue, Look, Watched
+from layerwise.diagnosis.watched import BadValue, Watched
 from layerwise.training.checks import check_model
 from layerwise.training.losses import kind_of
 
@@ -110,7 +111,7 @@ class Watch:
         self._rows = RowsSeen(self._given.n_rows)
         self._memo: dict[int, Any] = {}
         self._start: nn.Module | None = None
-        self._optimizers: dict[int, _Stepping] = {}
+        self._optimizers: dict[int, Stepping] = {}
         self._inputs: Any = None
         self._outputs: Any = None
         self._open = self._mode = False  # a forward that waits for its backward, and its mode
@@ -120,7 +121,7 @@ class Watch:
         self._valid: list[tuple[float, int]] = []
         self._found: Findings | None = None
         self._stack = ExitStack()
-        self._manual = _Stepping()
+        self._by_hand = Stepping()
 
     # ------------------------------------------------------------ the context
 
@@ -132,6 +133,9 @@ class Watch:
             self._skipped.append(f"the model at its start: it cannot be copied ({error})")
         self._names = {id(p): name for name, p in self._model.named_parameters()}
         self._flat = frozenset(n for n, p in self._model.named_parameters() if p.dim() < 2)
+        self._by_hand = Stepping(
+            None, [(n, p) for n, p in self._model.named_parameters() if p.requires_grad]
+        )
         for one in self._said:
             self._meet(one)
         self._stack.enter_context(
@@ -196,8 +200,10 @@ class Watch:
 
     def _before_backward(self, tensors: Any) -> None:
         loss = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
-        for one in (*self._optimizers.values(), self._manual):
-            one.look_for_gradients(self.watched.passes)
+        for one in self._optimizers.values():
+            one.look_for_gradients()
+        if not any(one.steps for one in self._optimizers.values()):
+            self._by_hand.pass_by_hand()
         if not self._open or not isinstance(loss, Tensor) or loss.numel() != 1:
             return
         self._open = False
@@ -230,19 +236,19 @@ class Watch:
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         one = self._optimizers.get(id(optimizer)) or self._meet(optimizer)
-        one.begin(self.watched, self._due(one.steps))
+        one.begin(self._due(one.steps))
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         one = self._optimizers[id(optimizer)]
         if one.mine:
-            one.end(self.watched, len(self.watched.starts) - 1, self._flat)
+            one.end(len(self.watched.starts) - 1, self._flat)
 
     def _due(self, step: int) -> bool:
         return step < 3 or step % self._every == 0 or (step < 50 and step % 5 == 0)
 
     # ------------------------------------------------------------ what it means
 
-    def _meet(self, optimizer: Any) -> _Stepping:
+    def _meet(self, optimizer: Any) -> Stepping:
         """Get to know an optimizer, and copy it as that of the model at the start."""
         pairs = [
             (self._names[id(p)], p)
@@ -256,7 +262,7 @@ class Watch:
                 copied = deepcopy(optimizer, self._memo)
             except Exception as error:  # an optimizer of somebody's own
                 self._skipped.append(f"an optimizer that cannot be copied ({error})")
-        one = _Stepping(optimizer, pairs, copied)
+        one = Stepping(optimizer, pairs, copied)
         self._optimizers[id(optimizer)] = one
         return one
 
@@ -330,10 +336,12 @@ class Watch:
         seen = self.watched
         self._take_valid()
         stepping = [one for one in self._optimizers.values() if one.mine]
-        main = max(stepping, key=lambda one: one.steps, default=self._manual)
-        seen.kind, seen.steps, seen.rates = self._kind, main.steps, main.rates
+        main = max(stepping, key=lambda one: one.steps, default=None)
+        seen.kind = self._kind
+        if main is not None:
+            seen.steps, seen.rates = main.steps, main.rates
         seen.looks = sorted((x for o in stepping for x in o.looks), key=lambda look: look.step)
-        seen.uncleared = max([one.longest for one in (*stepping, self._manual)])
+        seen.uncleared = max([one.longest for one in (*stepping, self._by_hand)])
         seen.empty_steps = max((one.empty for one in stepping), default=0)
         seen.momentum = max((one.momentum for one in stepping), default=0.0)
         seen.second_order = any(isinstance(o.optimizer, torch.optim.LBFGS) for o in stepping)
@@ -375,87 +383,3 @@ _CLASSES = ("cross_entropy", "nll_loss")
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.equal(a.detach(), b.detach().to(a.device)))
-
-
-class _Stepping:
-    """What is remembered of an optimizer."""
-
-    def __init__(
-        self,
-        optimizer: Any = None,
-        pairs: Sequence[tuple[str, Tensor]] = (),
-        copied: Any = None,
-    ) -> None:
-        self.optimizer, self.copied = optimizer, copied
-        self.names, self.parameters = [n for n, _ in pairs], [p for _, p in pairs]
-        self.mine = bool(pairs)
-        self.steps = self.empty = self.longest = self._run = self._passes = 0
-        self.rates: list[float] = []
-        self.looks: list[Look] = []
-        self.made_gradients = False
-        self._clear = True
-        self._before: list[Tensor] | None = None
-        self._gradient: list[float] = []
-
-    def has_gradients(self) -> bool:
-        """Whether any of its gradients is there and not 0."""
-        given = [p.grad for p in self.parameters if p.grad is not None]
-        return any(bool(g.count_nonzero()) for g in given)
-
-    def look_for_gradients(self, passes: int) -> None:
-        """A backward begins: were the gradients of the last step cleared?"""
-        self._passes += 1
-        if self._clear or (self.steps > 20 and self.steps % 10 > 1):
-            return
-        self._clear = not self.has_gradients()
-
-    @property
-    def momentum(self) -> float:
-        """The momentum of plain steps, by which they add up."""
-        group = self.optimizer.param_groups[0]
-        return float(group.get("momentum", 0.0))
-
-    def begin(self, watched: Watched, due: bool) -> None:
-        """A step begins."""
-        if not self.mine:
-            return
-        group = self.optimizer.param_groups[0]
-        self.rates.append(group["lr"])
-        if self.steps and self._passes:
-            seen = self.steps <= 20 or self.steps % 10 <= 1
-            self._run = 0 if self._clear or not seen else self._run + 1
-            self.longest = max(self.longest, self._run)
-        if due:
-            self._before = [p.detach().clone() for p in self.parameters]
-            given = [p.grad if p.grad is not None else p.new_zeros(1) for p in self.parameters]
-            self._gradient = _norms([g.detach() for g in given])
-            if self.steps < 3 and not any(self._gradient) and self.made_gradients:
-                self.empty += 1
-            self.made_gradients = False
-
-    def end(self, watched: Watched, epoch: int, flat: frozenset[str]) -> None:
-        """A step has ended."""
-        if self._before is not None:
-            now = [p.detach() for p in self.parameters]
-            group = self.optimizer.param_groups[0]
-            decoupled = "W" in type(self.optimizer).__name__ or bool(
-                group.get("decoupled_weight_decay")
-            )
-            moved = torch._foreach_sub(now, self._before)
-            self.looks.append(
-                Look(
-                    self.steps, epoch, dict(zip(self.names, self._gradient)),
-                    dict(zip(self.names, _norms(self._before))),
-                    dict(zip(self.names, _norms(list(moved)))),
-                    float(group.get("weight_decay", 0.0)), decoupled, flat,
-                )
-            )  # fmt: skip
-            self._before = None
-        self.steps += 1
-        self._clear = False
-        self._passes = 0
-
-
-def _norms(tensors: list[Tensor]) -> list[float]:
-    """The norm of each tensor, with one look at the device."""
-    return torch.stack([n.double() for n in torch._foreach_norm(tensors)]).tolist()
