@@ -18,7 +18,7 @@ from layerwise.diagnosis.finding import Findings
 from layerwise.diagnosis.locate import locate
 from layerwise.diagnosis.reading import Reading, mean_loss, read_loss
 from layerwise.diagnosis.rows_seen import RowsSeen
-from layerwise.diagnosis.steps import Stepping
+from layerwise.diagnosis.stepping import Stepping
 from layerwise.diagnosis.verdict import judge
 from layerwise.diagnosis.watched import BadValue, Watched
 from layerwise.training.checks import check_model
