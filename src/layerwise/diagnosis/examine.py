@@ -80,7 +80,5 @@ def examine(case: Case) -> Findings:
     """What the rules of the first two stages find in a case."""
     found, skipped = apply_rules("static", case)
     first = FirstBatch.of(case)
-    if first is not None:
-        more, also = apply_rules("first_batch", first)
-        found, skipped = [*found, *more], [*skipped, *also]
-    return Findings(found, skipped)
+    more, also = apply_rules("first_batch", first)
+    return Findings([*found, *more, *first.troubles], [*skipped, *also, *first.skipped])
