@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from layerwise.insight.frames import frame_of
 
@@ -227,7 +228,8 @@ def _spectrum(matrix: np.ndarray) -> np.ndarray:
     """The singular values; zeros where the weights are not finite."""
     if not np.all(np.isfinite(matrix)) or not matrix.size:
         return np.zeros(min(matrix.shape))
-    return np.asarray(np.linalg.svd(matrix.astype(np.float64), compute_uv=False))
+    with threadpool_limits(1):  # threads would wait for each other longer than they work
+        return np.asarray(np.linalg.svd(matrix.astype(np.float64), compute_uv=False))
 
 
 def _effective_rank(spectrum: Sequence[float] | np.ndarray) -> float:

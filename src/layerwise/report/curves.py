@@ -18,7 +18,8 @@ def curves(subject: Subject) -> Section:
     if not len(history):
         return Section("curves", "Training")
     names = [name for name in _WORDS if name in history[0]]
-    values = [row[name] for row in history for name in names]
+    several = [history, *history.members]
+    values = [row[name] for one in several for row in one for name in names if name in row]
     finite = [v for v in values if math.isfinite(v)]
     low, high = min(finite), max(finite)
     log = low > 0 and high / low > 30
@@ -28,6 +29,8 @@ def curves(subject: Subject) -> Section:
     )  # fmt: skip
     epochs = [row["epoch"] for row in history]
     for kind, name in zip(("c1", "c0", "c0"), names):
+        for member in history.members:
+            chart.line([row["epoch"] for row in member], member[name], f"{kind} thin")
         chart.line(epochs, [row[name] for row in history], kind, _WORDS[name])
     chart.rule(x=history.best_epoch, name=f"kept: {history.best_epoch}")
     shown = [name for name in history[-1] if name != "lr"]
@@ -42,6 +45,13 @@ def curves(subject: Subject) -> Section:
         f"{record['seconds'].get('train', 0):.1f} s of training "
         f"({history.engine} engine); it ended by: {history.stopped}."
     )
-    blocks: list[Block] = [Text(told)]
-    blocks.append(Figure(chart.svg(), "Training loss is measured while the weights move.", data))
+    caption = "Training loss is measured while the weights move."
+    if history.members:
+        told = (
+            f"Each of {len(history.members)} networks kept its best epoch, the middle one epoch "
+            f"{history.best_epoch}, in {record['seconds'].get('train', 0):.1f} s of training "
+            f"({history.engine} engine); it ended by: {history.stopped}."
+        )
+        caption = f"Thin lines are the single networks, thick ones their mean. {caption}"
+    blocks: list[Block] = [Text(told), Figure(chart.svg(), caption, data)]
     return Section("training", "Training", blocks)

@@ -15,6 +15,7 @@ from layerwise._version import __version__
 from layerwise.report.again import again
 from layerwise.report.blocks import Section
 from layerwise.report.curves import curves
+from layerwise.report.layers import layers
 from layerwise.report.network import network
 from layerwise.report.predictions import predictions
 from layerwise.report.slices import slices
@@ -38,7 +39,7 @@ def page(run: Run, prepared: Prepared) -> str:
     prepared : its rows, as `layerwise.prepare.prepare` dealt them out
     """
     subject = Subject(run, prepared)
-    parts = (verdict, table, network, curves, predictions, slices, again)
+    parts = (verdict, table, network, curves, layers, predictions, slices, again)
     sections = [section for part in parts if (section := part(subject)).blocks]
     return render(f"{subject.target.name}: {subject.target.task}", sections)
 
