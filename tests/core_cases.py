@@ -37,6 +37,11 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "LogSoftmax": lambda n: nn.LogSoftmax(dim=-1),
 }  # fmt: skip
 
+
+def _edges(n: int) -> Tensor:
+    return (torch.rand(n + 1, dtype=torch.float64) + 0.01).cumsum(0) - n / 4
+
+
 Made = tuple[Any, nn.Module | None, Tensor]  # loss, a last layer that it wants, y
 
 
@@ -144,7 +149,11 @@ def network(
     layers: list[nn.Module] = []
     width = n_inputs
     if draw.random() < 0.2 and n_inputs > 2:  # the last two columns are categories
-        first = InputLayer(n_inputs - 2, [4, 3], [draw.choice([0, 5]), draw.choice([0, 2])])
+        bins = draw.choice([[], [draw.choice([0, 1, 3, 20]) for _ in range(n_inputs - 2)]])
+        embedding = [draw.choice([0, 5]), draw.choice([0, 2])]
+        first = InputLayer(n_inputs - 2, [4, 3], embedding, torch.float64, bins)
+        if any(bins):
+            first.edges.copy_(torch.cat([_edges(n) for n in bins if n]))
         for table in first.tables.parameters():
             table.data.normal_()[0] = 0
         layers.append(first)

@@ -841,6 +841,56 @@ def test_a_code_that_is_not_there_is_an_error(code, dtype):
             call()
 
 
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_fill_their_bins_as_in_torch(name, dtype, rng):
+    for bins in ([3], [0, 40], [16] * 21, [1, 0, 7, 0, 0, 2, *[0] * 14, 5], [300, 1]):
+        first = InputLayer(len(bins), [4], [2], dtype, bins)
+        edges = [np.sort(rng.normal(size=n + 1)) for n in bins if n]
+        first.edges.copy_(torch.from_numpy(np.concatenate(edges)))
+        network = nn.Sequential(first, nn.Linear(first.out_features, 3, dtype=dtype))
+        X = np.column_stack([rng.normal(size=(70, len(bins))), rng.integers(0, 5, 70)])
+        X[:3, 0] = edges[0][0], edges[0][-1], edges[0][1]
+        X[3:6, 0] = -9, 9, 0
+        X = torch.from_numpy(X).to(dtype)
+        one = Case(network, "mse", Rows(X, torch.zeros(70, 3, dtype=dtype)))
+        engine = _native(one, instruction_set=name)
+        near = {"rtol": EXACT[dtype], "atol": EXACT[dtype] * 10}
+        torch.testing.assert_close(engine.predict(X), network(X), **near)
+        loss, gradients = engine.gradients(one.rows)
+        value = ((network(X)) ** 2).mean()
+        expected = torch.autograd.grad(value, list(network.parameters()))
+        torch.testing.assert_close(loss, value.item(), **near)
+        for found, one_expected in zip(gradients, expected):
+            atol = EXACT[dtype] * 10 * max(float(one_expected.abs().max()), 1)
+            torch.testing.assert_close(found, one_expected, rtol=EXACT[dtype], atol=atol)
+
+
+def test_a_number_that_is_not_finite_is_as_in_torch():
+    first = InputLayer(2, [], [], torch.float64, [2, 0])
+    network = nn.Sequential(first, nn.Identity(), nn.Linear(4, 1).double())
+    X = torch.tensor([[torch.nan, 1.0], [torch.inf, 1.0], [-torch.inf, 0.5]]).double()
+    engine = _native(Case(network, "mse", Rows(X, torch.zeros(3, 1).double())))
+    expected = network(X).detach()
+    torch.testing.assert_close(engine.predict(X), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("edges", "said"),
+    [([[0.0]], "a bin has two edges"), ([[1.0, 0.0]], "ascend"), ([[0.0, 0.0]], "ascend"),
+     ([[0.0, float("inf")]], "ascend"), ([[0.0, float("nan")]], "ascend"),
+     ([[0.0, 1e-310]], "ascend"), ([[0.0, 1.0], []], "each number has its edges"),
+     ([[0.0, 1.0, 2.0]], "another number of columns")],
+)  # fmt: skip
+def test_edges_that_make_no_bins_are_refused(edges, said):
+    layers = [("InputLayer", 2, False, 1, 0.0, 0.0, [], [])]
+    native._core.Network(layers, 1, True, "", [[0.0, 1.0]])
+    with pytest.raises(ValueError, match=said):
+        native._core.Network(layers, 1, True, "", edges)
+    with pytest.raises(ValueError, match="only an input layer has edges"):
+        native._core.Network([("ReLU", 0, False, 0, 0.0, 0.0, [], [])], 1, True, "", [[0.0, 1.0]])
+
+
 def test_weights_that_torch_changed_are_seen_after_load():
     one = _small()
     engine = _native(one, torch.optim.Adam(one.network.parameters(), lr=0.01))

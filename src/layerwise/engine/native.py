@@ -78,7 +78,8 @@ class Native:
         self.dtype = self.parameters[0].dtype
         planned = [layer.planned for layer in self.layers]
         self.core = _core.Network(
-            planned, rows.X.shape[1], self.dtype == torch.float64, instruction_set
+            planned, rows.X.shape[1], self.dtype == torch.float64, instruction_set,
+            self.layers[0].edges,
         )
         self.loss = read_loss(loss, self.core.n_outputs)
         for some in (rows, valid):

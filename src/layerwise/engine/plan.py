@@ -28,12 +28,14 @@ class Layer:
     parameters : in the core's order
     statistics : running means and variances
     module : the layer of torch
+    edges : of an input layer's bins, a list for each number; empty without bins
     """
 
     planned: tuple[str, int, bool, int, float, float, list[int], list[int]]
     parameters: list[Tensor]
     statistics: list[Tensor]
     module: nn.Module
+    edges: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,16 @@ def _layer(name: str, module: Any) -> Layer:
     statistics = []
     if kind == "BatchNorm1d":
         statistics = [module.running_mean, module.running_var]
-    return Layer(planned, parameters, statistics, module)
+    edges = _edges(module) if kind == "InputLayer" else ()
+    return Layer(planned, parameters, statistics, module, edges)
+
+
+def _edges(m: Any) -> tuple[tuple[float, ...], ...]:
+    if not any(m.bins):
+        return ()
+    parts = m.edges.split([n + 1 for n in m.bins if n])
+    following = iter(parts)
+    return tuple(tuple(next(following).tolist()) if n else () for n in m.bins)
 
 
 def _simple(kind: str, a: float = 0.0, b: float = 0.0) -> Any:
@@ -153,8 +164,6 @@ def _linear(m: Any) -> Any:
 
 
 def _input(m: Any) -> Any:
-    if any(m.bins):
-        return "has bins"
     if any(table.max_norm or table.scale_grad_by_freq or table.sparse or table.padding_idx != 0
            for table, width in zip(m.tables, m.embedding) if width):  # fmt: skip
         return "has embeddings with options of their own"

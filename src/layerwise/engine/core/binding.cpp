@@ -92,10 +92,15 @@ struct Held {
   std::vector<Group> groups;
   std::atomic<bool> busy = false;
 
-  Held(const std::vector<Planned>& planned, int n_inputs, bool in_double, const std::string& set)
+  Held(const std::vector<Planned>& planned, int n_inputs, bool in_double, const std::string& set,
+       const std::vector<std::vector<double>>& edges)
       : in_double(in_double), n_inputs(n_inputs) {
     for (const auto& [kind, out, bias, n, a, b, codes, widths] : planned)
-      plan.push_back({named(LAYERS, kind), out, bias, n, a, b, codes, widths});
+      plan.push_back({named(LAYERS, kind), out, bias, n, a, b, codes, widths, {}});
+    if (!edges.empty()) {
+      require(!plan.empty() && plan[0].kind == LayerKind::input, "only an input layer has edges");
+      plan[0].edges = edges;
+    }
     for (const auto& [name, make] : sets())
       if (set.empty() || set == name) {
         core = make(plan, n_inputs, in_double);
@@ -304,8 +309,10 @@ NB_MODULE(_core, m) {
       .def_ro("bad_to", &Outcome::bad_to).def_ro("complete", &Outcome::complete);
 
   nb::class_<Held>(m, "Network")
-      .def(nb::init<const std::vector<Planned>&, int, bool, const std::string&>(), "plan"_a,
-           "n_inputs"_a, "in_double"_a, "instruction_set"_a = "")
+      .def(nb::init<const std::vector<Planned>&, int, bool, const std::string&,
+                    const std::vector<std::vector<double>>&>(),
+           "plan"_a, "n_inputs"_a, "in_double"_a, "instruction_set"_a = "",
+           "edges"_a = std::vector<std::vector<double>>())
       .def_prop_ro("n_outputs", [](const Held& h) { return h.core->n_outputs(); })
       .def_prop_ro("parameters",
                    [](const Held& h) {

@@ -19,6 +19,7 @@ struct LayerSpec {
   int n = 0;          // numbers of an input layer, slopes of PReLU, 1 for a layer norm with a bias
   double a = 0, b = 0;
   std::vector<int> codes, widths;
+  std::vector<std::vector<double>> edges;  // of each number's bins, or of none; ascending
 };
 
 enum class LossKind { mse, l1, smooth_l1, huber, bce, bce_logits, cross_entropy, nll };

@@ -30,6 +30,7 @@ template <class T> struct Layer {
   std::vector<int> slots;  // of its parameters, in torch's order
   std::vector<int> statistics;
   Buffer<T> y, dy, turned, kept;
+  Bins<T> bins;
   long batches = 0;  // that batch normalisation has seen
 };
 
@@ -52,6 +53,7 @@ template <class T> struct Stack {
       layer.in = width;
       width = layer.out = spec.out ? spec.out : width;
       check(layer, layers.empty());
+      if (spec.kind == LayerKind::input) layer.bins = Bins<T>(spec);
       layers.push_back(std::move(layer));
     }
     for (Layer<T>& layer : layers) add_slots(layer);
@@ -170,7 +172,7 @@ template <class T> struct Stack {
           softmax<T>(l.spec.kind == LayerKind::log_softmax, n, l.out, cap, x, y);
           break;
         case LayerKind::input:
-          spread<T>(l.spec, [&](int t) { return theta_of(l, t); }, n, step, x, y);
+          spread<T>(l.spec, l.bins, [&](int t) { return theta_of(l, t); }, n, step, x, y);
           break;
         default:
           with_activation(l.spec, [&](auto f) { activate<T>(f, n, l.out, cap, x, y); });
@@ -244,7 +246,7 @@ template <class T> struct Stack {
         case LayerKind::input:
           for (size_t s = 0; s < l.slots.size(); ++s)
             std::fill(grad_of(l, s), grad_of(l, s) + slots[l.slots[s]].length, T(0));
-          collect<T>(l.spec, [&](int t) { return grad_of(l, t); }, n, step, x, dy);
+          collect<T>(l.spec, l.bins, [&](int t) { return grad_of(l, t); }, n, step, x, dy);
           break;
         default:
           if (wanted)
@@ -285,7 +287,19 @@ template <class T> struct Stack {
         holds(s.n >= 0 && s.n <= l.in && s.codes.size() == (size_t)(l.in - s.n) &&
                   s.widths.size() == s.codes.size(),
               "the input layer does not fit the columns");
+        holds(s.edges.empty() || s.edges.size() == (size_t)s.n, "each number has its edges, or none");
         long out = s.n;
+        for (const auto& edges : s.edges) {
+          holds(edges.size() != 1, "a bin has two edges");
+          for (size_t i = 1; i < edges.size(); ++i) {
+            const T width = T(edges[i]) - T(edges[i - 1]);
+            holds(width > 0 && std::isfinite(1 / width) && std::isfinite(width) &&
+                      std::isfinite(T(edges[i])),
+                  "the edges of bins are finite, and ascend");
+          }
+          out += edges.empty() ? 0 : (long)edges.size() - 1;
+          holds(out <= WIDEST, "there are too many bins");
+        }
         for (size_t k = 0; k < s.codes.size(); ++k) {
           holds(s.codes[k] >= 0 && s.codes[k] < WIDEST && s.widths[k] >= 0 && s.widths[k] <= WIDEST,
                 "a category has no such number of codes");
