@@ -132,6 +132,30 @@ def _width_of_row(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+@_reads(
+    "input-width",
+    r"running_mean should contain (\d+) elements not (\d+)",
+    r"normalized_shape=\[(\d+)\], expected input with shape .*? got input of size ?\[.*?(\d+)\]",
+)
+def _norm_width(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
+    got, expected = sorted(map(int, match.groups()), key=lambda n: _is_size_of(trouble, n))
+    where = trouble.where
+    yield finding(
+        "error", where,
+        f"{got} values arrive for each row, '{where}' expects {expected}.",
+        healthy="as many as the layer before gives",
+        why="A norm keeps one scale for each value of a row.",
+        mend=f"make '{where}' one of {got} values", got=got, expected=expected,
+    )  # fmt: skip
+
+
+def _is_size_of(trouble: Trouble, n: int) -> bool:
+    """Whether the layer that failed was made for n values."""
+    module = trouble.visit.module if trouble.visit is not None else None
+    sizes = getattr(module, "num_features", None), *getattr(module, "normalized_shape", ())
+    return n in sizes
+
+
 def _linear_of(trouble: Trouble, expected: int, out: int) -> tuple[str, bool]:
     """The layer that refused its input, and whether it is the first one."""
     layers = [(n, m) for n, m in trouble.case.layers if isinstance(m, nn.Linear)]
@@ -155,17 +179,24 @@ def _dtype_of_rows(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
 
 @_reads(
     "dtype-mismatch",
-    r"expected scalar type (\w+) but found (\w+)",
+    r"expected scalar type (?!Long)(\w+) but found (\w+)",
     r"Input type \((\S+)\) and (?:weight|bias) type \((\S+)\) should be the same",
     r"Expected tensor for argument #1 'indices' to have .*? but got (\S+)",
-    r"mixed dtype \(CPU\): expect parameter to have scalar type of (\w+)",
+    r"(mixed dtype) \(CPU\)",
 )
 def _dtype(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
-    kind = trouble.case.kind
-    if trouble.phase != "loss" and (trouble.phase or kind not in CLASSES or match[1] != "Long"):
-        yield _rows_type(trouble, match[match.lastindex or 1], match[1])
-        return
-    yield from _class_type(trouble)
+    yield _rows_type(trouble, match[match.lastindex or 1], match[1])
+
+
+@_reads("dtype-mismatch", r"must be Tensor, not (numpy\.ndarray|list|DataFrame|Series)")
+def _no_tensor(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
+    yield finding(
+        "error", "X",
+        f"X is a {match[1]}; the model takes tensors.",
+        healthy="a tensor of the type of the weights",
+        why="Layers compute with tensors only.",
+        mend="torch.as_tensor(X, dtype=torch.float32)", got=match[1],
+    )  # fmt: skip
 
 
 def _rows_type(trouble: Trouble, got: str, want: str) -> Finding:
@@ -188,6 +219,15 @@ def _rows_type(trouble: Trouble, got: str, want: str) -> Finding:
 
 
 # ---------------------------------------------------------------- targets
+
+
+@_reads(
+    "dtype-mismatch",
+    r"expected target dtype to be Long or Byte, but got (\w+)",
+    r"expected scalar type Long but found (\w+)",
+)
+def _indices(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
+    yield from _class_type(trouble)
 
 
 def _class_type(trouble: Trouble) -> Iterator[Finding]:
@@ -220,9 +260,14 @@ def _class_type(trouble: Trouble) -> Iterator[Finding]:
     r"not implemented for '(\w+)'",
 )
 def _class_types(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
-    y = trouble.y
+    y, outputs = trouble.y, trouble.outputs
     if trouble.case.kind in CLASSES and isinstance(y, Tensor) and y.dim() < 2:
-        yield from _class_type(trouble)
+        if isinstance(outputs, Tensor) and outputs.dim() == 1 and not y.is_floating_point():
+            last = _last_linear(trouble.case)
+            one = labels_finding(trouble.case, outputs, y, last)
+            yield replace(one, rule="labels-vs-outputs")
+        else:
+            yield from _class_type(trouble)
         return
     if trouble.phase == "forward" or not isinstance(y, Tensor):
         yield _rows_type(trouble, match[1], "float32")
@@ -241,6 +286,7 @@ def _class_types(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
     "dtype-mismatch",
     r"Found dtype (\w+) but expected (\w+)",
     r"result type (\w+) can't be cast to the desired output type (\w+)",
+    r"Subtraction, the `-` operator, with (?:two |a )(bool) tensor",
 )
 def _target_type(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
     y = trouble.y
@@ -351,6 +397,7 @@ def _no_probabilities(trouble: Trouble, match: re.Match[str]) -> Iterator[Findin
     r"The size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton",
     r"0D or 1D target tensor expected, multi-target not supported",
     r"Expected input batch_size \((\d+)\) to match target batch_size \((\d+)\)",
+    r"For 1D input, 1D target must have size 1",
     r"size mismatch \(got input: (.*?), target: (.*?)\)",
 )
 def _shapes(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
@@ -359,7 +406,28 @@ def _shapes(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
     outputs, y = trouble.outputs, trouble.y
     if not isinstance(outputs, Tensor) or not isinstance(y, Tensor):
         return
-    yield shape_finding(trouble.case, outputs, y, _last_linear(trouble.case))
+    last, classes = _last_linear(trouble.case), trouble.case.kind in CLASSES
+    if classes and y.is_floating_point() and _has_fractions(y):
+        yield from _class_type(trouble)
+    elif classes and outputs.dim() == 1 and y.dim() == 1 and len(y) == len(outputs):
+        yield replace(labels_finding(trouble.case, outputs, y, last), rule="labels-vs-outputs")
+    elif classes and y.dim() == 2 and y.shape == outputs.shape and y.shape[1] > 1:
+        yield from _one_hot(trouble, y)
+    else:
+        yield shape_finding(trouble.case, outputs, y, last)
+
+
+def _one_hot(trouble: Trouble, y: Tensor) -> Iterator[Finding]:
+    yield replace(
+        finding(
+            "error", "y",
+            f"y has type {_type(y)} and shape {shape(y)}; {loss_name(trouble.case.loss)} needs "
+            f"class indices of type int64 and shape ({len(y)},).",
+            healthy="class indices 0 .. C-1", why="This loss picks one output for each row.",
+            mend="y = y.argmax(dim=1)", got=_type(y), expected="int64",
+        ),
+        rule="dtype-mismatch",
+    )  # fmt: skip
 
 
 def shape_finding(case: Case, outputs: Tensor, y: Tensor, last: str) -> Finding:
