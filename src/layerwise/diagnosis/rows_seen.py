@@ -35,12 +35,22 @@ class RowsSeen:
         self._answers: list[Tensor] = []
         self._keys: set[float] = set()
         self._cells = 0
+        self._closed = False
         self._direction: Tensor | None = None
 
     @property
     def collecting(self) -> bool:
+        """Whether rows are still kept."""
+        return self._remembering and not self._closed
+
+    @property
+    def _remembering(self) -> bool:
         """Whether the first epoch still goes on, and there is room for it."""
         return self.epochs <= 1 and self._in_epoch < MOST_ROWS and self._cells < MOST_CELLS
+
+    def close(self) -> None:
+        """Keep no more rows: from here on they would mislead."""
+        self._closed = True
 
     def batch(self, inputs: Any, loader: DataLoader[Any] | None) -> bool:
         """Take note of a batch; whether an epoch begins with it.
@@ -69,8 +79,8 @@ class RowsSeen:
             if self.collecting:
                 self._inputs.append(inputs)
                 self._cells += X.numel()
-                if self.n_rows is None and not self.loader:
-                    self._keys.update(self._sums(X))
+            if self._remembering and self.n_rows is None and not self.loader:
+                self._keys.update(self._sums(X))
         return begins
 
     def answers(self, y: Tensor | None) -> None:
@@ -130,7 +140,7 @@ class RowsSeen:
         # The first batch is kept, so that no other tensor can stand at its place in memory.
         if begun is not None and X.data_ptr() == begun.data_ptr() and X.shape == begun.shape:
             ends = True
-        elif self.collecting:
+        elif self._remembering:
             ends = self._keys.issuperset(self._sums(X))
         else:
             ends = True  # too many to remember: what was seen counts as an epoch

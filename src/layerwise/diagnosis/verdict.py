@@ -33,7 +33,9 @@ def judge(
             outputs, y = compared(error)
             found += translated(error, watched.case, y=y, outputs=outputs)
         if watched.forwards or watched.started:
-            stages = [("training", watched), ("after", watched.curves)]
+            stages: list[tuple[str, Any]] = [("training", watched)]
+            if error is None:
+                stages.append(("after", watched.curves))
             for stage, evidence in stages:
                 more, also = apply_rules(stage, evidence)
                 found, left = [*found, *more], [*left, *also]

@@ -121,6 +121,7 @@ class Watch:
         self._valid: list[tuple[float, int]] = []
         self._found: Findings | None = None
         self._stack = ExitStack()
+        self._ended = False  # by itself, so that all its epochs were made
         self._by_hand = Stepping()
 
     # ------------------------------------------------------------ the context
@@ -150,6 +151,7 @@ class Watch:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._stack.close()
+        self._ended = error is None
         self._close()
         if isinstance(error, Exception):
             self._found = judge(self.watched, error, self._skipped)
@@ -221,6 +223,7 @@ class Watch:
         if not math.isfinite(value) and seen.bad is None:
             where, told = locate(self._model, self._inputs, self._answers(reading), self._outputs)
             seen.bad = BadValue(len(seen.losses), where, told, value)
+            self._rows.close()
         if not self._mode:
             seen.eval_steps += 1
             if seen.first_eval is None and seen.eval_steps <= len(seen.losses):
@@ -373,8 +376,8 @@ class Watch:
             self._start if self._start is not None else self._model, loss,
             tuple(copies) if self._start is not None else self._said,
             as_tensor(X) if isinstance(X, Tensor) else X, y, given.X_val, given.y_val,
-            rows.batch_size, max(len(self.watched.starts), 1) if self.watched.passes else None,
-            rows.drop_last, rows.order, given.names, rows.sampled,
+            rows.batch_size, len(self.watched.starts) or None if self._ended else None,
+            rows.drop_last, rows.order, given.names, rows.sampled, self._model,
         )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def exploding_at_start(first: FirstBatch) -> Iterator[Finding]:
 def exploding(seen: Watched) -> Iterator[Finding]:
     """The same at some steps of the training."""
     looks = [look for look in seen.looks if any(look.gradient.values())]
-    if not looks or seen.second_order:
+    if not looks or seen.second_order or (seen.bad is not None and seen.bad.where in ("X", "y")):
         return
     first = abs(seen.losses[0]) if seen.losses and math.isfinite(seen.losses[0]) else 1.0
     limit, run = 1e3 * max(1.0, math.sqrt(first)), 0
@@ -308,16 +308,16 @@ def too_few_epochs(curves: Curves) -> Iterator[Finding]:
     if len(points) < 5 or not base or curves.annealed or not all(map(math.isfinite, points)):
         return
     k = max(len(points) // 5, 1)
-    if epochs < 10 and len(points) >= 10:  # noise of single batches
-        last = statistics.mean(points[-k:])
-        late, whole = statistics.mean(points[-2 * k : -k]) - last, points[0] - last
+    limit = 0.2 if epochs > 3 else 0.1
+    if epochs < 10:  # single batches are noisy: a line through the later ones says how it falls
+        tail = points[-(6 * len(points) // 10) :]
+        slope, level = statistics.linear_regression(range(1 - len(tail), 1), tail)
+        late, whole = -slope * k, statistics.mean(points[:k]) - level
     else:
         late, whole = points[-1 - k] - points[-1], points[0] - points[-1]
-    if whole < 0.05 * base or not points[-1] > 0.2 * base:
+    if whole < 0.05 * base or not points[-1] > 0.2 * base or not late > limit * whole:
         return
-    share = late / whole
-    if not share > 0.2:
-        return
+    share = min(late / whole, 1.0)
     end = f"{k} epochs" if epochs >= 10 else "fifth of the steps"
     yield finding(
         "warning" if epochs <= 3 else "note", "loop",
