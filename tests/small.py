@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,9 @@ def model(target: str = "sold", dtype: torch.dtype = torch.float32, seed: int = 
     )
     arrays = to_arrays(build(plan, seed=seed, dtype=dtype))
     return Model(schema, encoder, plan, [arrays], learnt, {"lr": 0.1}, {"note": "untrained"})
+
+
+def bag(target: str = "sold", dtype: torch.dtype = torch.float32, n: int = 3) -> Model:
+    """Several untrained networks as one model."""
+    several = [model(target, dtype, seed).members[0] for seed in range(n)]
+    return replace(model(target, dtype), members=several)

@@ -67,6 +67,16 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()
 
 
+def test_temperature_and_limits_stay(tmp_path):
+    bag, path = small.bag("band"), tmp_path / "m"
+    replace(bag, temperature=1.5).save(path)
+    assert load(path).temperature == 1.5 and load(path).limits is None
+    bag = small.bag("price")
+    replace(bag, limits=np.array([[-0.1], [0.2]])).save(path)
+    assert load(path).limits.tolist() == [[-0.1], [0.2]]
+    assert np.ptp(load(path).outputs(bag.read(small.rows(30)))) <= 0.3 + 1e-12
+
+
 def test_the_file_is_a_safetensors_file(saved):
     model, path = saved
     arrays = safetensors.numpy.load(path.read_bytes())
@@ -85,11 +95,15 @@ def test_members_are_averaged(saved):
 
 @pytest.mark.parametrize("target", ["price", "sold", "band"])
 def test_the_network_is_the_same_in_torch(target):
-    model = small.model(target, torch.float64)
-    table = model.read(small.rows(20))
-    with torch.no_grad():
-        expected = model.network()(torch.from_numpy(model.encode(table))).numpy()
-    np.testing.assert_allclose(model.outputs(table), expected, 1e-12, 1e-12)
+    limits = np.array([[-0.2], [0.3]]) if target == "price" else None
+    for model in (
+        small.model(target, torch.float64),
+        replace(small.bag(target, torch.float64), temperature=1.3, limits=limits),
+    ):
+        table = model.read(small.rows(20))
+        with torch.no_grad():
+            expected = model.network()(torch.from_numpy(model.encode(table))).numpy()
+        np.testing.assert_allclose(model.outputs(table), expected, 1e-12, 1e-12)
 
 
 # ---------------------------------------------------------------- golden files
@@ -144,6 +158,8 @@ CHANGES = {
     "array '1.bias' has values that are not finite": lambda a, h: a.update(
         {"members.0.1.bias": np.full(5, np.nan, np.float32)}
     ),
+    "its temperature 0.0 is none": lambda a, h: h.update(temperature=0),
+    "its limits are no lowest": lambda a, h: h.update(limits=[[2.0], [1.0]]),
     "it has no network": lambda a, h: h.update(n_members=0),
     "has no network": lambda a, h: h.update(n_members=10**12),
     "the encoder gives 4 columns, the network takes 3": lambda a, h: h["plan"][0].update(

@@ -34,6 +34,7 @@ BAD = [
     ("hidden_layer_sizes", (float("nan"),), "whole numbers"),
     ("hidden_layer_sizes", None, "whole numbers"),
     ("hidden_layer_sizes", True, "whole numbers"),
+    ("members", 0, "at least 1"),
     ("activation", "rellu", "Did you mean 'relu'"),
     ("activation", 3, "Known are relu"),
     ("activation", None, "Known are relu"),

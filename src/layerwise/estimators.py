@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from layerwise.data.frames import table_of
 from layerwise.data.schema import Schema, enforce, infer_schema
-from layerwise.data.split import split_rows
+from layerwise.data.split import deal, n_folds, split_rows
 from layerwise.data.table import MISSING, Table
 from layerwise.data.target import Target
 from layerwise.errors import DataError, DataWarning, SettingError
@@ -27,6 +27,8 @@ from layerwise.learn import Learnt, learn
 from layerwise.prepare import Part
 from layerwise.training.recipe import SMALL, Recipe
 from layerwise.weights import check_weight
+
+FOLDED = 50  # rows; of fewer a fold is too small to judge by, and every member trains on all
 
 _SETTINGS = [entry.name for entry in fields(Recipe)]
 
@@ -38,6 +40,7 @@ class _Network(BaseEstimator):
         self,
         hidden_layer_sizes: tuple[int, ...] = (128, 128),
         *,
+        members: int = 1,
         activation: str = "silu",
         dropout: float = 0.0,
         norm: str | None = None,
@@ -67,6 +70,7 @@ class _Network(BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.members = members
         self.activation = activation
         self.dropout = dropout
         self.norm = norm
@@ -123,8 +127,8 @@ class _Network(BaseEstimator):
         y : array of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array of shape (n_samples,), at least 0; 2 is the row twice, 0 is no row
         X_val, y_val, sample_weight_val : rows that decide on the best epoch. Without them
-            ``validation_fraction`` of the rows is taken, from 200 rows on; below, all rows train
-            for all epochs
+            each of several members holds out a fold of the rows, from 50 rows on; one network
+            ``validation_fraction`` of them, from 200 rows on. Below, all rows train for all epochs
 
         Returns
         -------
@@ -150,15 +154,16 @@ class _Network(BaseEstimator):
         seed = self._seed()
         self._weight_unit = 1.0 if weight is None else float(weight.mean())
         part = Part(table, y, weight)
-        valid = None
+        valid = fold = None
+        classes = target.codes(y) if target.task in ("binary", "multiclass") else None
         if X_val is not None:
             if y_val is None:
                 raise DataError("X_val needs y_val")
             valid = Part(*self._read(X_val, y_val, sample_weight_val, reset=False))
+        elif recipe.members > 1:
+            if len(part) >= FOLDED and self.validation_fraction:
+                fold = deal(len(part), n_folds(recipe.members), seed=seed, classes=classes)
         elif len(part) >= SMALL and recipe.patience and self.validation_fraction:
-            classes = None
-            if target.task in ("binary", "multiclass"):
-                classes = target.codes(y)
             split = split_rows(
                 len(part), valid=self.validation_fraction, test=0, seed=seed, classes=classes
             )
@@ -168,7 +173,7 @@ class _Network(BaseEstimator):
         schema = start.model.schema if start else _input_schema(part.table)
         valid = valid and replace(valid, table=_enforce(valid.table, schema))
         part = replace(part, table=_enforce(part.table, schema))
-        self._keep(self._learn(part, valid, schema, target, recipe, seed, start))
+        self._keep(self._learn(part, valid, schema, target, recipe, seed, start, fold=fold))
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, target: Target | None) -> Self:
@@ -203,6 +208,7 @@ class _Network(BaseEstimator):
         seed: int,
         start: Learnt | None,
         weight_unit: float | None = None,
+        fold: np.ndarray | None = None,
     ) -> Learnt:
         callbacks = []
         if self.verbose:
@@ -212,7 +218,7 @@ class _Network(BaseEstimator):
         learnt = learn(
             part, valid, schema, target, recipe, seed=seed,
             class_weight=getattr(self, "class_weight", None), callbacks=callbacks, start=start,
-            weight_unit=weight_unit,
+            weight_unit=weight_unit, fold=fold,
         )  # fmt: skip
         stopped = learnt.history.stopped
         if stopped.startswith(("diverged", "interrupted")):
@@ -225,6 +231,7 @@ class _Network(BaseEstimator):
         self.model_ = learnt.model
         self.module_ = learnt.network
         self.history_ = learnt.history
+        self.out_of_fold_ = learnt.out_of_fold
         self.n_iter_ = len(learnt.history)
         if not learnt.model.target.is_regression:
             self.classes_ = learnt.model.target.classes
@@ -318,6 +325,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
     Parameters
     ----------
     hidden_layer_sizes : units of each hidden layer; ``()`` is a logistic regression
+    members : networks whose answers are averaged, each trained on its own folds of the rows
     activation : relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, tanh, sigmoid, hardtanh
     dropout : share of hidden values set to zero while training
     norm : "batch", "layer" or None
@@ -336,7 +344,8 @@ class NetworkClassifier(ClassifierMixin, _Network):
         bytes everywhere
     engine : "native" trains on layerwise's own core, "torch" on PyTorch, and "auto" on the core
         where it can run the network
-    validation_fraction : share of the rows that decide on the best epoch, from 200 rows on
+    validation_fraction : share of the rows that decide on the best epoch of one network; several
+        members hold out their folds, whatever the share, but none at 0
     class_weight : None, "balanced" or a dict from class to weight
     warm_start : go on from the last fit
     random_state : an int makes a fit repeatable to the byte; the global state is never touched
@@ -346,7 +355,9 @@ class NetworkClassifier(ClassifierMixin, _Network):
     ----------
     classes_ : the class labels, sorted
     model_ : the `layerwise.Model`: encoder, network and target; ``model_.save(path)``
-    module_ : the network as ``nn.Sequential``, with the weights of the best epoch
+    module_ : the network as ``nn.Sequential``, with the weights of the best epoch; of several
+        members a `layerwise.network.bag.Bag` of them
+    out_of_fold_ : of several members, their answers for rows that they were not trained on
     history_ : one row for each epoch; ``history_.best_epoch`` was kept
     n_iter_ : epochs trained
 
@@ -363,6 +374,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
         self,
         hidden_layer_sizes: tuple[int, ...] = (128, 128),
         *,
+        members: int = 1,
         activation: str = "silu",
         dropout: float = 0.0,
         norm: str | None = None,
@@ -393,12 +405,12 @@ class NetworkClassifier(ClassifierMixin, _Network):
         verbose: int = 0,
     ) -> None:
         super().__init__(
-            hidden_layer_sizes, activation=activation, dropout=dropout, norm=norm, loss=loss,
-            optimizer=optimizer, optimizer_options=optimizer_options, lr=lr, momentum=momentum,
-            weight_decay=weight_decay, schedule=schedule, warmup=warmup, clip_norm=clip_norm,
-            clip_value=clip_value, batch_size=batch_size, epochs=epochs, patience=patience,
-            min_delta=min_delta, monitor=monitor, time_limit=time_limit, dtype=dtype,
-            device=device, engine=engine, threads=threads,
+            hidden_layer_sizes, members=members, activation=activation, dropout=dropout,
+            norm=norm, loss=loss, optimizer=optimizer, optimizer_options=optimizer_options, lr=lr,
+            momentum=momentum, weight_decay=weight_decay, schedule=schedule, warmup=warmup,
+            clip_norm=clip_norm, clip_value=clip_value, batch_size=batch_size, epochs=epochs,
+            patience=patience, min_delta=min_delta, monitor=monitor, time_limit=time_limit,
+            dtype=dtype, device=device, engine=engine, threads=threads,
             validation_fraction=validation_fraction, warm_start=warm_start,
             random_state=random_state, verbose=verbose,
         )  # fmt: skip
@@ -484,6 +496,7 @@ class NetworkRegressor(RegressorMixin, _Network):
     Parameters
     ----------
     hidden_layer_sizes : units of each hidden layer; ``()`` is a linear regression
+    members : networks whose answers are averaged, each trained on its own folds of the rows
     activation : relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, tanh, sigmoid, hardtanh
     dropout : share of hidden values set to zero while training
     norm : "batch", "layer" or None
@@ -502,7 +515,8 @@ class NetworkRegressor(RegressorMixin, _Network):
         bytes everywhere
     engine : "native" trains on layerwise's own core, "torch" on PyTorch, and "auto" on the core
         where it can run the network
-    validation_fraction : share of the rows that decide on the best epoch, from 200 rows on
+    validation_fraction : share of the rows that decide on the best epoch of one network; several
+        members hold out their folds, whatever the share, but none at 0
     warm_start : go on from the last fit
     random_state : an int makes a fit repeatable to the byte; the global state is never touched
     verbose : 1 shows the training on stderr
@@ -510,7 +524,9 @@ class NetworkRegressor(RegressorMixin, _Network):
     Attributes
     ----------
     model_ : the `layerwise.Model`: encoder, network and target; ``model_.save(path)``
-    module_ : the network as ``nn.Sequential``, with the weights of the best epoch
+    module_ : the network as ``nn.Sequential``, with the weights of the best epoch; of several
+        members a `layerwise.network.bag.Bag` of them
+    out_of_fold_ : of several members, their answers for rows that they were not trained on
     history_ : one row for each epoch; ``history_.best_epoch`` was kept
     n_iter_ : epochs trained
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from layerwise import metrics
 from layerwise._version import __version__
+from layerwise.bagging import answers_of, finish, held_out, only, parts_of, train_members, within
 from layerwise.data.encoder import Encoder
 from layerwise.data.schema import Schema
 from layerwise.data.table import Table
@@ -21,12 +23,15 @@ from layerwise.engine.loss import LOSSES
 from layerwise.engine.torch import Rows
 from layerwise.errors import DataError, SettingError
 from layerwise.model.model import Model
+from layerwise.network.bag import Bag
 from layerwise.network.build import build, to_arrays
 from layerwise.network.plan import design
+from layerwise.out_of_fold import OutOfFold
 from layerwise.prepare import Part
 from layerwise.training.checkpoint import Checkpoint
 from layerwise.training.fit import Callback, fit
 from layerwise.training.history import History
+from layerwise.training.many import Job
 from layerwise.training.optimizer import make_optimizer
 from layerwise.training.recipe import Recipe, settle
 from layerwise.weights import class_weights, effective_weight
@@ -44,8 +49,17 @@ class Learnt:
 
     model: Model
     history: History
-    network: nn.Sequential
-    optimizer: torch.optim.Optimizer
+    networks: list[nn.Sequential]
+    optimizers: list[torch.optim.Optimizer]
+    out_of_fold: OutOfFold | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The one network, or several as one module that answers with their mean."""
+        if len(self.networks) == 1:
+            return self.networks[0]
+        model = self.model
+        return Bag(self.networks, model.target.task, model.temperature, model.limits).eval()
 
 
 def learn(
@@ -55,37 +69,44 @@ def learn(
     target: Target,
     recipe: Recipe,
     *,
+    fold: np.ndarray | None = None,
     seed: int = 0,
     class_weight: str | Mapping[Any, float] | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoint | None = None,
     start: Learnt | None = None,
     weight_unit: float | None = None,
+    deadline: float | None = None,
 ) -> Learnt:
-    """Train a network on a table.
+    """Train a network on a table, or a bag of them.
 
     Parameters
     ----------
     train, valid : rows to learn from, and rows that decide on the best epoch (or None)
     schema : which columns the network sees
     target : learnt on the training rows
-    recipe : the settings
+    recipe : the settings; with several ``members`` so many networks are trained side by side
+    fold : int array, the fold of each training row as `layerwise.data.split.deal` gives it. Each
+        member holds one fold out, which decides on its best epoch, and trains on the others;
+        without it all members train on all rows, from different seeds
     seed : of everything random, through private generators
     class_weight : "balanced", or a weight for each class; multiplies the rows' weights
     callbacks, checkpoint : see `layerwise.training.fit.fit`
     start : go on from here: its encoder, its network (trained further in place) and its optimizer
     weight_unit : the row weight that counts as one row; the mean of these rows if None
+    deadline : ``time.monotonic()`` at which training has to end, instead of the recipe's time limit
     """
     metrics.check_monitor(recipe.monitor, target)
     loss = LOSSES[loss_name(recipe, target)]
     weights = class_weights(class_weight, target, train)
-    recipe = settle(recipe, len(train))
+    parts = parts_of(len(train), fold, recipe.members)
+    recipe = settle(recipe, max(len(train) if rows is None else len(rows) for rows, _ in parts))
     if recipe.norm == "batch" and recipe.batch_size == 1:
         raise SettingError("norm 'batch' needs at least 2 rows in a step, and batch_size is 1")
     dtype: Any = np.dtype(recipe.dtype)
     fit_weight = effective_weight(train, target, weights, weight_unit)
     device = torch_device(recipe.device)
-    seeds = np.random.SeedSequence(seed).generate_state(2)
+    seeds = np.random.SeedSequence(seed).generate_state(2 * recipe.members).reshape(-1, 2)
     if start is None:
         encoder = Encoder.fit(train.table, schema, train.weight)
         _refuse_no_inputs(encoder, schema, train.table)
@@ -94,37 +115,43 @@ def learn(
             hidden_layer_sizes=recipe.hidden_layer_sizes, activation=recipe.activation,
             dropout=recipe.dropout, norm=recipe.norm,
         )  # fmt: skip
-        network = build(plan, seed=int(seeds[0]), dtype=getattr(torch, recipe.dtype)).to(device)
-        optimizer = make_optimizer(network, recipe)
+        networks = [
+            build(plan, seed=int(drawn), dtype=getattr(torch, recipe.dtype)).to(device)
+            for drawn, _ in seeds
+        ]
+        optimizers = [make_optimizer(network, recipe) for network in networks]
     else:
         recipe = _going_on(recipe, start)
         encoder, plan, dtype = start.model.encoder, start.model.plan, start.model.dtype
-        network, optimizer = start.network.to(device), start.optimizer
+        networks, optimizers = [one.to(device) for one in start.networks], start.optimizers
     train_rows = rows_of(encoder, target, train, fit_weight, dtype, device)
     valid_rows = None
     if valid is not None:
         valid_weight = effective_weight(valid, target, weights)
         valid_rows = rows_of(encoder, target, valid, valid_weight, dtype, device)
 
-    def score(outputs: Tensor, y: Tensor) -> dict[str, float]:
-        assert valid is not None  # noqa: S101  fit scores validation rows only
-        raw = outputs.cpu().numpy()
-        row = metrics.live(target, valid.y, raw, valid.weight)
-        if recipe.monitor in ("loss", *row):
-            return row
-        if not np.all(np.isfinite(raw)):  # the weights blew up: there is nothing to measure
-            return {**row, recipe.monitor: np.nan}
-        found = metrics.evaluate(target, valid.y, raw, valid.weight)
-        return row | {name: found[name] for name in [recipe.monitor] if name in found}
-
-    history = fit(
-        network, loss, train_rows, valid_rows, recipe,
-        seed=int(seeds[1]), score=score,
-        higher_is_better=recipe.monitor in metrics.HIGHER_IS_BETTER,
-        callbacks=callbacks, checkpoint=checkpoint, optimizer=optimizer,
-        feature_names=encoder.feature_names,
-    )  # fmt: skip
-    network = network.cpu()
+    jobs = []
+    for number, (network, optimizer, (inside, outside)) in enumerate(
+        zip(networks, optimizers, parts), start=1
+    ):
+        judges = valid if outside is None else answers_of(train, outside)
+        jobs.append(Job(
+            network, loss, only(train_rows, inside),
+            valid_rows if outside is None else only(train_rows, outside), recipe,
+            seed=int(seeds[number - 1][1]),
+            score=None if judges is None else partial(_score, target, judges, recipe.monitor),
+            higher_is_better=recipe.monitor in metrics.HIGHER_IS_BETTER,
+            callbacks=callbacks, optimizer=optimizer, feature_names=encoder.feature_names,
+            checkpoint=checkpoint,
+        ))  # fmt: skip
+    if len(jobs) == 1:
+        history = fit(**vars(replace(jobs[0], recipe=within(recipe, deadline))))
+        kept = [0]
+    else:
+        histories, stopped = train_members(jobs, recipe.time_limit, deadline)
+        kept = sorted(histories)
+        history = History.of_bag([histories[i] for i in kept], stopped)
+    networks, optimizers = [networks[i].cpu() for i in kept], [optimizers[i] for i in kept]
     info = {
         "layerwise": __version__,
         "torch": torch.__version__,
@@ -133,14 +160,36 @@ def learn(
         "best_epoch": history.best_epoch,
         "rows": {"train": len(train), "valid": len(valid) if valid else 0},
     }
-    model = Model(schema, encoder, plan, [to_arrays(network)], target, recipe.to_json(), info)
-    return Learnt(model, history, network, optimizer)
+    members = [to_arrays(network) for network in networks]
+    model = Model(schema, encoder, plan, members, target, recipe.to_json(), info)
+    if len(jobs) == 1:
+        return Learnt(model, history, networks, optimizers)
+    model.info["best_epochs"] = [member.best_epoch for member in history.members]
+    held = held_out(model, train, valid, train_rows, valid_rows, [parts[i][1] for i in kept], fold)
+    model, held = finish(
+        model, train, held, class_weight, None if start is None else start.model.limits
+    )
+    return Learnt(model, history, networks, optimizers, held)
+
+
+def _score(
+    target: Target, valid: Part, monitor: str, outputs: Tensor, y: Tensor
+) -> dict[str, float]:
+    """One metric for each epoch, and the one that decides on the best of them."""
+    raw = outputs.cpu().numpy()
+    row = metrics.live(target, valid.y, raw, valid.weight)
+    if monitor in ("loss", *row):
+        return row
+    if not np.all(np.isfinite(raw)):  # the weights blew up: there is nothing to measure
+        return {**row, monitor: np.nan}
+    found = metrics.evaluate(target, valid.y, raw, valid.weight)
+    return row | {name: found[name] for name in [monitor] if name in found}
 
 
 # What a network and its optimizer are made with, and cannot be changed when they are taken over.
 _MADE_WITH = (
-    "hidden_layer_sizes", "activation", "dropout", "norm", "optimizer", "optimizer_options",
-    "momentum", "weight_decay",
+    "members", "hidden_layer_sizes", "activation", "dropout", "norm", "optimizer",
+    "optimizer_options", "momentum", "weight_decay",
 )  # fmt: skip
 
 

@@ -138,3 +138,54 @@ def _by_time(times: np.ndarray, valid: float, test: float) -> Split:
     validated = start(max(tested - round(valid * n), 0)) if valid else tested
     train, middle, late = order[:validated], order[validated:tested], order[tested:]
     return Split(np.sort(train), np.sort(middle), np.sort(late), "by time, the latest for the test")
+
+
+def n_folds(members: int) -> int:
+    """Folds for so many networks: at least five, so that few members train on most rows too."""
+    return max(members, 5)
+
+
+def deal(
+    n_rows: int,
+    n_folds: int,
+    *,
+    seed: int,
+    classes: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
+    """Deal the rows into folds of nearly equal size: at random, stratified, or by whole groups.
+
+    Parameters
+    ----------
+    n_rows, n_folds : how many there are; with fewer rows or groups there are fewer folds
+    seed : of the private generator; the global random state is not touched
+    classes : int array of shape (n_rows,): each class is spread evenly over the folds. The row of a
+        class that has but one is in no fold, so that every training has it
+    groups : array of shape (n_rows,): rows of one group are in one fold
+
+    Returns
+    -------
+    int64 array of shape (n_rows,): the fold of each row, from 0; -1 for none
+
+    Examples
+    --------
+    >>> np.bincount(deal(10, 5, seed=0, classes=np.repeat([0, 1], 5))).tolist()
+    [2, 2, 2, 2, 2]
+    """
+    rng = np.random.default_rng([seed, 1])  # another than that of `split_rows`
+    fold = np.full(n_rows, -1)
+    if groups is not None:
+        _, codes = np.unique(groups, return_inverse=True)
+        sizes = np.bincount(codes)
+        order = rng.permutation(len(sizes))
+        of_group, filled = np.zeros(len(sizes), np.int64), np.zeros(min(n_folds, len(sizes)))
+        for group in order[np.argsort(-sizes[order], kind="stable")]:  # the largest first
+            of_group[group] = filled.argmin()
+            filled[of_group[group]] += sizes[group]
+        return of_group[codes]
+    order = rng.permutation(n_rows)
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+        order = order[np.bincount(classes)[classes[order]] > 1]
+    fold[order] = np.arange(len(order)) % n_folds
+    return fold

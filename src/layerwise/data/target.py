@@ -7,7 +7,7 @@ here, when answering, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -147,6 +147,33 @@ class Target:
         if self.task == "binary":
             return np.log(p[:, 1:]) - np.log(p[:, :1])
         return np.log(p) - np.log(np.clip(1 - p, 1e-300, 1))
+
+    def average(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The outputs that several networks' answers have in the mean.
+
+        Of classes the probabilities are averaged, of a regression the numbers.
+
+        Parameters
+        ----------
+        outputs : of each network, all of shape (n_rows, n_outputs)
+
+        Returns
+        -------
+        float64 array of shape (n_rows, n_outputs): logits, or standardised numbers
+
+        Examples
+        --------
+        >>> target = Target.classification(np.array(["no", "yes"]))
+        >>> mean = target.average([np.array([[0.0]]), np.array([[np.log(3)]])])
+        >>> target.probabilities(mean).round(3).tolist()  # of 0.5 and 0.75
+        [[0.375, 0.625]]
+        """
+        if self.is_regression:
+            return np.asarray(np.mean(outputs, axis=0, dtype=np.float64))
+        total = self.probabilities(outputs[0])
+        for one in outputs[1:]:
+            total = total + self.probabilities(one)
+        return self.logits(total / len(outputs))
 
     # ------------------------------------------------------------ as plain values
 

@@ -1,7 +1,8 @@
 """The model file: one safetensors file with JSON, no code in it, checked to the bit.
 
-Format 1. Arrays are named ``members.<member>.<name in the state_dict>``; the JSON has ``format``,
-``schema``, ``encoder``, ``plan``, ``n_members``, ``target``, ``recipe``, ``info`` and ``checksum``.
+Format 2. Arrays are named ``members.<member>.<name in the state_dict>``; the JSON has ``format``,
+``schema``, ``encoder``, ``plan``, ``n_members``, ``target``, ``recipe``, ``info``, ``temperature``,
+``limits`` and ``checksum``. Format 1 had neither temperature nor limits, and one member.
 A file holds no time and no path, so the same training gives the same bytes. Readers of a later
 layerwise keep reading every older format; each has a golden file in the tests.
 """
@@ -9,6 +10,7 @@ layerwise keep reading every older format; each has a golden file in the tests.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from layerwise.errors import LayerwiseError, ModelFileError
 from layerwise.model.model import Model
 from layerwise.network.plan import LAYERS, array_shapes, n_inputs
 
-FORMAT = 1
+FORMAT = 2
 NAME = "model.layerwise"  # within a run folder
 
 
@@ -46,6 +48,8 @@ def save(model: Model, path: str | Path) -> None:
         "target": model.target.to_json(),
         "recipe": model.recipe,
         "info": model.info,
+        "temperature": model.temperature,
+        "limits": None if model.limits is None else model.limits.tolist(),
     }
     storage.write_whole(path, storage.pack(arrays, header))
 
@@ -89,8 +93,10 @@ def load(path: str | Path) -> Model:
                 for i in range(header["n_members"])
             ],
             Target.from_json(header["target"]),
-            header["recipe"],
+            header["recipe"] if number != 1 else {"members": 1, **header["recipe"]},
             header["info"],
+            float(header.get("temperature", 1.0)),
+            _limits(header.get("limits")),
         )
         _check_sizes(model)
     except ModelFileError as error:
@@ -100,7 +106,17 @@ def load(path: str | Path) -> Model:
     return model
 
 
+def _limits(said: Any) -> np.ndarray | None:
+    return None if said is None else np.array(said, dtype=np.float64)
+
+
 def _check_sizes(model: Model) -> None:
+    if not 0 < model.temperature < np.inf:
+        raise ModelFileError(f"its temperature {model.temperature} is none")
+    if model.limits is not None:
+        low_high = (2, model.target.n_outputs)
+        if model.limits.shape != low_high or not np.all(model.limits[0] <= model.limits[1]):
+            raise ModelFileError(f"its limits are no lowest and highest output {low_high}")
     for layer in model.plan:
         if layer["type"] not in LAYERS:
             raise ModelFileError(f"its layer {layer['type']!r} is unknown; upgrade layerwise")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ from layerwise.network.plan import Layer
 if TYPE_CHECKING:
     from torch import nn
 
+_MANY = 2048  # rows; of fewer the threads cost more than they bring
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -36,6 +40,9 @@ class Model:
     members : the weights of each network of the plan; their answers are averaged
     target : the task, and how outputs become answers
     recipe : the settings of the training, as plain values
+    temperature : by which the logits of several members' mean answer are divided
+    limits : of a regression with several members, the lowest and the highest output there can be,
+        of shape (2, n_outputs); they are those of the training rows
     info : rows, metrics, the epoch kept, versions and the data's fingerprint, as plain values
     """
 
@@ -46,6 +53,8 @@ class Model:
     target: Target
     recipe: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    limits: np.ndarray | None = None
 
     def read(self, data: Any, also: Sequence[str] = (), encoding: str = "utf-8") -> Table:
         """Read new rows: the columns the network needs, by name, and ``also`` some others.
@@ -74,13 +83,23 @@ class Model:
 
         Several members answer with the mean of their probabilities (of their numbers), as logits.
         """
-        X = self.encode(table)
-        outputs = [forward(self.plan, member, X) for member in self.members]
+        outputs = self.member_outputs(self.encode(table))
         if len(outputs) == 1:
             return outputs[0]
-        if self.target.is_regression:
-            return np.asarray(np.mean(outputs, axis=0))
-        return self.target.logits(np.mean([self.target.probabilities(o) for o in outputs], axis=0))
+        return self.finish(self.target.average(outputs))
+
+    def member_outputs(self, X: np.ndarray) -> list[np.ndarray]:
+        """Raw outputs of each member for encoded rows, several members at a time."""
+        if len(self.members) == 1 or len(X) < _MANY:
+            return [forward(self.plan, member, X) for member in self.members]
+        with ThreadPoolExecutor(min(len(self.members), os.cpu_count() or 1)) as pool:
+            return list(pool.map(lambda member: forward(self.plan, member, X), self.members))
+
+    def finish(self, outputs: np.ndarray) -> np.ndarray:
+        """The mean answer of several members within its limits, or at its temperature."""
+        if self.limits is not None:
+            return np.clip(outputs, *self.limits)
+        return outputs if self.temperature == 1 else outputs / self.temperature
 
     def encode(self, table: Table) -> np.ndarray:
         """The network's matrix of shape (n_rows, n_inputs), in the precision of its weights."""
@@ -126,11 +145,26 @@ class Model:
             warnings.warn(notice, DataWarning, stacklevel=3)
         return table
 
-    def network(self, member: int = 0) -> nn.Sequential:
-        """One member as ``nn.Sequential`` in evaluation mode (imports torch)."""
+    def network(self, member: int | None = None) -> nn.Module:
+        """The network in evaluation mode (imports torch).
+
+        Parameters
+        ----------
+        member : one of several, counted from 0; None for all of them together
+
+        Returns
+        -------
+        nn.Sequential, or of several members a `layerwise.network.bag.Bag`, which maps encoded rows
+        to the same raw outputs as `outputs` does
+        """
         from layerwise.network.build import from_arrays
 
-        return from_arrays(self.plan, self.members[member])
+        if member is not None or len(self.members) == 1:
+            return from_arrays(self.plan, self.members[member or 0])
+        from layerwise.network.bag import Bag
+
+        networks = [from_arrays(self.plan, one) for one in self.members]
+        return Bag(networks, self.target.task, self.temperature, self.limits).eval()
 
     def save(self, path: str | Path) -> None:
         """Write the model to one ``.layerwise`` file; see `layerwise.model.file`."""
@@ -147,7 +181,4 @@ class Model:
 
     def with_info(self, info: Mapping[str, Any]) -> Model:
         """The same model with more to tell about itself."""
-        return Model(
-            self.schema, self.encoder, self.plan, self.members, self.target, self.recipe,
-            {**self.info, **info},
-        )  # fmt: skip
+        return replace(self, info={**self.info, **info})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from layerwise import storage
 from layerwise.engine.bare import bare_state
+from layerwise.training.history import History
 
 EVERY_S = 1.0  # epochs of small networks take milliseconds; flushing the disk takes longer
 
@@ -34,8 +35,9 @@ class State:
 class Checkpoint:
     """Writes the state of a training to one file after an epoch, at most once a second."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, keeps_end: bool = False) -> None:
         self.path = Path(path)
+        self.keeps_end = keeps_end
         self._written = -float("inf")
 
     @property
@@ -88,6 +90,29 @@ class Checkpoint:
         keys = ("epoch", "step", "best_value", "best_epoch", "elapsed_s", "rows")
         best = _tensors(plain["best"], arrays)
         return State(best=best, layers=plain.get("layers", []), **{key: plain[key] for key in keys})
+
+    def of_member(self, number: int) -> Checkpoint:
+        """The checkpoint of one of several networks, counted from 1, beside this one."""
+        path = self.path
+        return Checkpoint(path.with_name(f"{path.stem}-{number}{path.suffix}"), keeps_end=True)
+
+    def end(self, history: History, network: nn.Module) -> None:
+        """Write the outcome in place of the state: this network is not to be trained again."""
+        arrays: dict[str, np.ndarray] = {}
+        told = {f.name: getattr(history, f.name) for f in fields(history) if f.name != "members"}
+        plain = {"history": told, "network": _plain(network.state_dict(), "network", arrays)}
+        storage.write_whole(self.path, storage.pack(arrays, {"ended": plain}))
+
+    def ended(self, network: nn.Module) -> History | None:
+        """Put the network's best weights back if its training has ended; None if it has not."""
+        if not self.path.exists():
+            return None
+        arrays, header = storage.unpack(self.path, "checkpoint")
+        if "ended" not in header:
+            return None
+        network.load_state_dict(_tensors(header["ended"]["network"], arrays))
+        network.eval()
+        return History(**header["ended"]["history"])
 
     def remove(self) -> None:
         """The training is complete: there is nothing to go on with."""

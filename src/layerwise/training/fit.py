@@ -40,6 +40,7 @@ class EpochEnd:
     elapsed_s, rows_per_s : how long it took so far, and how fast it is
     layers : a row for each layer, as in ``History.layers``; empty in epochs that were not looked at
     network : with the weights as they are now
+    member, members : of a bag, which of how many networks this is, counted from 1
     """
 
     row: dict[str, Any]
@@ -49,6 +50,8 @@ class EpochEnd:
     rows_per_s: float
     layers: Sequence[dict[str, Any]] = ()
     network: nn.Module | None = None
+    member: int = 1
+    members: int = 1
 
 
 Callback = Callable[[EpochEnd], Any]
@@ -216,6 +219,8 @@ def fit(
     history.best_epoch = state.best_epoch
     network.load_state_dict(state.best)
     network.eval()
+    if checkpoint and checkpoint.keeps_end and history.stopped not in ("interrupted", "callback"):
+        checkpoint.end(history, network)
     return history
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -20,6 +20,8 @@ class History:
     engine_reason : where it was torch, why not the native core
     layers : a row for each layer and epoch that was looked at, see
         `layerwise.training.layers.Recorder.rows`
+    members : of a bag, the history of each network; the bag's own rows have the mean over the
+        members that were still training, and its best epoch is the middle one of theirs
 
     Examples
     --------
@@ -34,6 +36,44 @@ class History:
     engine: str = "torch"
     engine_reason: str = ""
     layers: list[dict[str, Any]] = field(default_factory=list)
+    members: list[History] = field(default_factory=list)
+
+    @classmethod
+    def of_bag(cls, members: Sequence[History], stopped: str | None = None) -> History:
+        """The history of several networks that were trained side by side.
+
+        Parameters
+        ----------
+        members : of each network, at least one
+        stopped : why all ended, if the reason was one for all
+
+        Examples
+        --------
+        >>> one = History([{"epoch": 1, "train_loss": 0.6}], 1, "patience")
+        >>> other = History([{"epoch": 1, "train_loss": 0.4}, {"epoch": 2, "train_loss": 0.1}], 2)
+        >>> History.of_bag([one, other])["train_loss"]
+        [0.5, 0.1]
+        """
+        rows = []
+        for epoch in range(max(map(len, members))):
+            told = [member.rows[epoch] for member in members if epoch < len(member)]
+            names = [name for name in told[0] if all(name in row for row in told)]
+            rows.append({name: _mean([row[name] for row in told]) for name in names})
+        middle = sorted(member.best_epoch for member in members)[(len(members) - 1) // 2]
+        reasons = [member.stopped for member in members]
+        # The least usual end is what there is to know; patience is the usual one.
+        usual = ("patience", "epochs", "time limit")
+        telling = max(reasons, key=lambda r: usual.index(r) if r in usual else len(usual))
+        engines = [member for member in members if member.engine == "torch"] or members
+        layers = [
+            {**row, "member": number}
+            for number, member in enumerate(members, start=1)
+            for row in member.layers
+        ]
+        return cls(
+            rows, middle, stopped or telling, engines[0].engine, engines[0].engine_reason,
+            layers, list(members),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,3 +96,10 @@ class History:
     def best(self) -> dict[str, Any]:
         """The row of the epoch whose weights were kept."""
         return self.rows[self.best_epoch - 1]
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of numbers; whole numbers that are all alike stay whole."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    return sum(values) / len(values)

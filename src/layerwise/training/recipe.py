@@ -49,6 +49,12 @@ class Recipe:
         low=1,
         flag="hidden",
     )
+    members: int = _setting(
+        1,
+        "Networks whose answers are averaged, each on its own folds of the rows.",
+        low=1,
+        high=1000,
+    )
     activation: str = _setting(
         "silu", "Function after each hidden layer.", choices=tuple(ACTIVATIONS)
     )
