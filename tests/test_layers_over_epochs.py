@@ -113,7 +113,7 @@ def test_the_svg_has_a_group_for_each_layer_and_takes_the_colour_of_the_page(tra
     assert [
         one.find(f"{SVG}title").text.partition("\n")[0].split()[0] for one in groups
     ] == layers.names
-    assert "epochs 1 to 40" in root.get("aria-label")
+    assert f"epochs 1 to {layers.epochs[-1]}" in root.get("aria-label")
     assert not re.search(r"(href|url\(|<script)", svg)
     assert "currentColor" in svg
     for box in root.iter(f"{SVG}rect"):

@@ -18,17 +18,20 @@ from layerwise.engine.seen import (
 )
 
 ROWS = 256  # at least so many are looked at together: of fewer, many a unit only seems dead
-EVERY = {"native": 10, "torch": 50}  # of so many steps one is looked at; hooks of torch cost more
+LARGE = 1000  # steps of an epoch whose loader does not tell
+COST = 0.04  # of the time at most goes into looking
+LOOK = {"native": 0.4, "torch": 2.2}  # what a look at a step costs, in steps; measured
+RECORD = {"native": 2e6, "torch": 5e7}  # a record, in products of weights and rows
 FIRST = 3  # the first epochs are looked at in any case: most happens there
 
 
 class Recorder:
     """Has the engine look at some steps of some epochs, and makes rows of what it saw.
 
-    One step in ten (with torch's loop, in fifty) is looked at, in the first three epochs more.
-    Those looks come together: in small tables some epochs are seen whole, and the others not at
-    all, so that a unit counts as dead only if enough rows leave it silent. Which epochs these are
-    depends on the number of rows and the size of a batch alone.
+    All this takes about a twenty-fifth of the time. In small tables some epochs are therefore seen
+    whole and the others not at all, so that a unit counts as dead only if enough rows leave it
+    silent; the first three epochs are seen in any case. Which epochs these are depends on the
+    engine, the number of rows and the size of a batch alone.
 
     Parameters
     ----------
@@ -49,7 +52,10 @@ class Recorder:
         self.kinds |= {owner: modules[owner] for owner in self.owners}
         compiled = any(type(one).__name__ == "OptimizedModule" for one in network.modules())
         self.possible = not compiled  # what torch.compile made has no place for hooks
-        self.step, self.epochs = spacing(n_rows, batch_size, EVERY.get(engine.name, 50))
+        products = batch_size * max(sum(p.numel() for p in network.parameters()), 1)
+        self.step, self.epochs = spacing(
+            n_rows, batch_size, LOOK[engine.name], RECORD[engine.name] / products
+        )
 
     def begin(self, epoch: int) -> None:
         """Look at this epoch (counted from 1), or leave it alone."""
@@ -77,33 +83,38 @@ class Recorder:
                 found[name] = _outputs(seen, isinstance(self.kinds[name], ACTIVATIONS))
         for owner, some in norms.items():
             found.setdefault(owner, {}).update(_norms(some))
+        # Five digits: rows are many, and go into files. All at once, since one by one takes longer.
+        values = [value for row in found.values() for value in row.values()]
+        short = map(float, ("%.5g " * len(values) % tuple(values)).split())
         return [
             {"epoch": epoch, "layer": name, "kind": type(self.kinds[name]).__name__,
-             **{key: _short(value) for key, value in row.items()}}
+             **dict(zip(row, short))}
             for name, row in found.items()
         ]  # fmt: skip
 
 
-def spacing(n_rows: int | None, batch_size: int, every: int) -> tuple[int, int]:
-    """Which steps of an epoch are looked at, and which epochs: every so manieth.
+def spacing(n_rows: int | None, batch_size: int, look: float, record: float) -> tuple[int, int]:
+    """Which steps of an epoch are looked at, and which epochs: every so manieth of both.
+
+    Parameters
+    ----------
+    n_rows, batch_size : of an epoch
+    look, record : what a look and a record cost, in steps. What an epoch takes beside its steps is
+        about a record's cost, which is at most 15 steps
 
     Examples
     --------
-    >>> spacing(100_000, 100, 20)  # one step in 20, of every epoch
-    (20, 1)
-    >>> spacing(150, 15, 20)  # all steps, of one epoch in 20
-    (1, 20)
-    >>> spacing(4000, 100, 20)  # 4 of 40 steps, which have more than 256 rows, in one epoch of 2
-    (13, 2)
+    >>> spacing(100_000, 100, 0.5, 10)  # one step in 25, of every epoch
+    (25, 1)
+    >>> spacing(150, 15, 0.5, 10)  # all steps, of one epoch in 19
+    (1, 19)
     """
-    if n_rows is None:
-        return every, 1
-    steps = max(math.ceil(n_rows / batch_size), 1)
-    wanted = math.ceil(min(n_rows, ROWS) / batch_size)
-    if steps >= every * wanted:
-        return every, 1
-    step = max(steps // wanted, 1)
-    return step, max(round(every * math.ceil(steps / step) / steps), 1)
+    steps = math.ceil(LARGE if n_rows is None else n_rows / batch_size) or 1
+    enough = math.ceil(ROWS / batch_size)
+    step = max(steps // max(enough, int(steps * COST / 2 / look)), 1)
+    record = min(record, 15.0)
+    cost = look * math.ceil(steps / step) + record
+    return step, max(math.ceil(cost / (COST * (steps + record))), 1)
 
 
 def _layer_of(owner: str, names: list[str]) -> str:
@@ -123,8 +134,3 @@ def _norms(some: list[ParameterSeen]) -> Mapping[str, float]:
     )
     ratio = update / weight if weight else math.inf if update else 0.0
     return {"gradient": gradient, "update": update, "weight": weight, "ratio": ratio}
-
-
-def _short(value: float) -> float:
-    """Five digits: rows are many, and go into files."""
-    return float(f"{value:.5g}")
