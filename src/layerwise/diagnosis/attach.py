@@ -53,35 +53,39 @@ def attached(
     after_step: Callable[..., None],
     lost: Callable[..., None],
     started: Callable[[DataLoader[Any]], None],
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Call these functions while the context lasts.
 
     Parameters
     ----------
-    entered, left : with (module, args, kwargs) and (module, args, kwargs, outputs) of the model
+    entered, left : with (module, args, kwargs) and (module, args, outputs) of the model
     before_backward : with what ``backward`` was called on; ``after_backward`` with nothing
     before_step, after_step : with (optimizer, args, kwargs), of every optimizer there is
-    lost : with (loss's arguments, its value), of a loss module or a loss of torch.nn.functional
+    lost : with (loss, arguments, value), of a loss module or a loss of torch.nn.functional
     started : with each ``DataLoader`` that begins to give batches
+
+    Yields
+    ------
+    A function that ends the looking at what the model returns; it costs, and the first epoch is
+    enough.
     """
     with ExitStack() as stack:
         handles = [
             model.register_forward_pre_hook(Hook(entered), with_kwargs=True),
-            model.register_forward_hook(Hook(left), with_kwargs=True),
             register_optimizer_step_pre_hook(before_step),
             register_optimizer_step_post_hook(after_step),
         ]
         if isinstance(loss, nn.Module):
-            told = Hook(lambda module, args, value: lost(args, value))
-            handles.append(loss.register_forward_hook(told))
-        for handle in handles:
+            handles.append(loss.register_forward_hook(Hook(lost)))
+        outputs = model.register_forward_hook(Hook(left))
+        for handle in (*handles, outputs):
             stack.callback(handle.remove)
         _patch(stack, torch.autograd, "backward", _around(before_backward, after_backward))
         _patch(stack, DataLoader, "__iter__", _ahead(started))
         name = getattr(loss, "__name__", "")
         if name and getattr(F, name, None) is loss:
             _patch(stack, F, name, _after(lost))
-        yield
+        yield outputs.remove
 
 
 def _patch(stack: ExitStack, home: Any, name: str, around: Callable[[Any], Any]) -> None:
@@ -118,7 +122,7 @@ def _after(lost: Callable[..., None]) -> Callable[[Any], Any]:
     def of(original: Any) -> Any:
         def function(*args: Any, **kwargs: Any) -> Any:
             value = original(*args, **kwargs)
-            lost(args, value)
+            lost(original, args, value)
             return value
 
         return function

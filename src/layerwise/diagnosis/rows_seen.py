@@ -30,6 +30,7 @@ class RowsSeen:
         self.epochs = 0
         self.sizes: list[int] = []  # rows of each batch of the first epoch
         self.shuffle: bool | None = None
+        self.last = 1  # rows of the last batch
         self._in_epoch = 0
         self._inputs: list[Any] = []
         self._answers: list[Tensor] = []
@@ -62,18 +63,19 @@ class RowsSeen:
         """
         X = _first(inputs)
         if X is None or not X.dim():
-            return self.epochs == 0
-        begins = self.epochs == 0 or (
-            self._by_loader(loader) if self.loader or loader else self._by_rows(X)
-        )
+            begins, self.epochs = self.epochs == 0, max(self.epochs, 1)
+            return begins
+        self.last = len(X)
         if loader is not None:
-            self.loader = loader
+            self.loader, begins = loader, True
+        else:
+            begins = not self.epochs or (self.loader is None and self._by_rows(X))
         if begins:
             if self.epochs == 1:
                 self._end_of_first(X)
             self.epochs += 1
             self._in_epoch = 0
-        self._in_epoch += len(X)
+        self._in_epoch += self.last
         if self.epochs == 1:
             self.sizes.append(len(X))
             if self.collecting:
@@ -130,12 +132,9 @@ class RowsSeen:
         """Whether a sampler weights the rows."""
         return isinstance(getattr(self.loader, "sampler", None), WeightedRandomSampler)
 
-    def _by_loader(self, loader: DataLoader[Any] | None) -> bool:
-        return loader is not None
-
     def _by_rows(self, X: Tensor) -> bool:
         if self.n_rows is not None:
-            return self._in_epoch + len(X) > self.n_rows
+            return self._in_epoch + self.last > self.n_rows
         begun = _first(self._inputs[0])
         # The first batch is kept, so that no other tensor can stand at its place in memory.
         if begun is not None and X.data_ptr() == begun.data_ptr() and X.shape == begun.shape:

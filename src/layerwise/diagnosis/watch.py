@@ -121,6 +121,7 @@ class Watch:
         self._valid: list[tuple[float, int]] = []
         self._found: Findings | None = None
         self._stack = ExitStack()
+        self._stepped = 0
         self._ended = False  # by itself, so that all its epochs were made
         self._by_hand = Stepping()
 
@@ -139,7 +140,7 @@ class Watch:
         )
         for one in self._said:
             self._meet(one)
-        self._stack.enter_context(
+        self._no_outputs = self._stack.enter_context(
             attached(
                 self._model, self._loss, entered=self._entered, left=self._left,
                 before_backward=self._before_backward, after_backward=self._after_backward,
@@ -185,11 +186,11 @@ class Watch:
             seen.orphans += self._mode
         self._inputs, self._mode, self._open = args or kwargs, module.training, True
 
-    def _left(self, module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+    def _left(self, module: nn.Module, args: Any, outputs: Any) -> None:
         if torch.is_grad_enabled():
             self._outputs = outputs
 
-    def _lost(self, args: Any, value: Any) -> None:
+    def _lost(self, loss: Any, args: Any, value: Any) -> None:
         """The loss was called: with gradients it is about to learn, without it measures."""
         if torch.is_grad_enabled():
             self._pairs = args if len(args) >= 2 else None
@@ -204,7 +205,7 @@ class Watch:
         loss = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
         for one in self._optimizers.values():
             one.look_for_gradients()
-        if not any(one.steps for one in self._optimizers.values()):
+        if not self._stepped:
             self._by_hand.pass_by_hand()
         if not self._open or not isinstance(loss, Tensor) or loss.numel() != 1:
             return
@@ -217,7 +218,7 @@ class Watch:
         reading = None
         if self._rows.collecting or not seen.losses:
             reading = self._read(loss)
-        n = self._n_rows()
+        n = self._rows.last
         if not seen.losses:
             self._settle(value, reading, n)
         if not math.isfinite(value) and seen.bad is None:
@@ -233,8 +234,8 @@ class Watch:
         self._outputs = self._pairs = None
 
     def _after_backward(self) -> None:
-        for one in self._optimizers.values():
-            if one.steps < 3:
+        if self._stepped < 6:
+            for one in self._optimizers.values():
                 one.made_gradients = one.made_gradients or one.has_gradients()
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -244,6 +245,7 @@ class Watch:
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         one = self._optimizers[id(optimizer)]
         if one.mine:
+            self._stepped += 1
             one.end(len(self.watched.starts) - 1, self._flat)
 
     def _due(self, step: int) -> bool:
@@ -260,7 +262,9 @@ class Watch:
             if id(p) in self._names
         ]
         copied = None
-        if self._start is not None and (pairs or optimizer in self._said):
+        # a loop that makes a new optimizer for every step needs no copies of all of them
+        few = len(self._optimizers) < 8
+        if self._start is not None and few and (pairs or optimizer in self._said):
             try:
                 copied = deepcopy(optimizer, self._memo)
             except Exception as error:  # an optimizer of somebody's own
@@ -284,10 +288,6 @@ class Watch:
         if self._pairs is not None and isinstance(self._pairs[1], Tensor):
             return self._pairs[1].detach()
         return None if reading is None else reading.y
-
-    def _n_rows(self) -> int:
-        values = self._inputs.values() if isinstance(self._inputs, dict) else self._inputs
-        return next((len(v) for v in values if isinstance(v, Tensor) and v.dim()), 1)
 
     def _settle(self, value: float, reading: Reading | None, n: int) -> None:
         """How the numbers that run backward compare with the mean of the loss."""
@@ -324,6 +324,8 @@ class Watch:
 
     def _end_epoch(self) -> None:
         seen = self.watched
+        if len(seen.starts) == 1:
+            self._no_outputs()
         if seen.starts:
             self._take_valid()
         seen.starts.append(len(seen.losses))
