@@ -45,6 +45,7 @@ class FirstBatch:
     skipped : what could not be done, in words
     originals : ids of the user's own parameters by those of the copies
     scales : the standard deviation of what each linear layer gave
+    signals : the same from row to row, the mean over its units
     y_mended : whether the loss was computed on targets other than the given ones, which it refused
     stranger_shapes : of the strangers
     """
@@ -66,6 +67,7 @@ class FirstBatch:
     skipped: list[str] = field(default_factory=list)
     originals: dict[int, int] = field(default_factory=dict)
     scales: dict[Visit, float] = field(default_factory=dict)
+    signals: dict[Visit, float] = field(default_factory=dict)
     y_mended: bool = False
     stranger_shapes: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -115,8 +117,9 @@ class FirstBatch:
     def _measure(self, visit: Visit) -> None:
         """The spread of a linear layer's values, before anything may change them in place."""
         if isinstance(visit.module, nn.Linear) and visit.output is not None:
-            spread = visit.output.detach().double().std(correction=0)
-            self.scales[visit] = float(spread)
+            values = visit.output.detach().double()
+            self.scales[visit] = float(values.std(correction=0))
+            self.signals[visit] = float(values.std(dim=0, correction=0).mean())
 
     def _compare(self) -> None:
         if self.outputs is None:
@@ -163,7 +166,7 @@ class FirstBatch:
             return
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         known = {id(p) for p in self.model.parameters()} | {
-            id(p) for p in self.case.model.parameters()
+            id(p) for p in (self.case.original or self.case.model).parameters()
         }
         if isinstance(self.loss, nn.Module):
             known |= {id(p) for p in self.loss.parameters()}

@@ -1,12 +1,14 @@
-"""A few steps on the doctor's own copy: what has a gradient once a zero head has moved?"""
+"""Moving the weights of the doctor's own copy, to see what is hidden where they start."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerwise.diagnosis.copying import random_states_kept
 from layerwise.engine.torch import call
@@ -43,3 +45,20 @@ def gradients_after(seen: FirstBatch, steps: int) -> dict[str, Tensor | None]:
                 for name, p in named.items():
                     p.copy_(before[name])
     return found
+
+
+@contextlib.contextmanager
+def moved_a_little(model: nn.Module) -> Iterator[None]:
+    """Weights as after some training: those that start at zero are none any more."""
+    generator = torch.Generator().manual_seed(0)
+    before = [(p, p.detach().clone()) for p in model.parameters() if p.is_floating_point()]
+    try:
+        with torch.no_grad():
+            for p, value in before:
+                noise = torch.randn(p.shape, generator=generator).to(p)
+                p.add_(noise * max(float(value.std(correction=0)), 0.1))
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in before:
+                p.copy_(value)

@@ -16,12 +16,13 @@ from layerwise.diagnosis.first_batch import FirstBatch
 from layerwise.diagnosis.graph import beneath, made_by, operation
 from layerwise.diagnosis.rules import rule
 from layerwise.diagnosis.translate import all_frozen
-from layerwise.diagnosis.waking import gradients_after
+from layerwise.diagnosis.waking import gradients_after, moved_a_little
 from layerwise.diagnosis.words import listed, share_of
-from layerwise.network.walk import Visit
+from layerwise.network.walk import Visit, leaves
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _DROPOUT = (nn.modules.dropout._DropoutNd,)
+_STAIRS = ("Round", "Floor", "Ceil", "Sign", "Sgn", "Trunc", "Heaviside", "FloorDivide")
 _FLAT_ENDS = ("Tanh", "Sigmoid")
 
 
@@ -83,16 +84,17 @@ def _adds_up(seen: FirstBatch) -> bool:
     if not isinstance(X, Tensor) or not X.is_floating_point() or X.dim() != 2:
         return False
     generator = torch.Generator().manual_seed(0)
-    for size in (1.0, 30.0):
-        parts = torch.randn(2, 64, X.shape[1], generator=generator).to(X) * size
-        a, b = parts[0], parts[1]
-        given = [seen.evaluated(one) for one in (a, b, a + b, torch.zeros_like(a))]
-        fa, fb, fab, f0 = (None if g is None else g.detach().double() for g in given)
-        if fa is None or fb is None or fab is None or f0 is None or fa.shape != fab.shape:
-            return False
-        scale = float((fab - f0).abs().max())
-        if not scale > 1e-6 or float((fa + fb - f0 - fab).abs().max()) > 1e-4 * scale:
-            return False
+    with moved_a_little(seen.model):  # branches that start at zero must not hide what they are
+        for size in (1.0, 30.0):
+            parts = torch.randn(2, 64, X.shape[1], generator=generator).to(X) * size
+            a, b = parts[0], parts[1]
+            given = [seen.evaluated(one) for one in (a, b, a + b, torch.zeros_like(a))]
+            fa, fb, fab, f0 = (None if g is None else g.detach().double() for g in given)
+            if fa is None or fb is None or fab is None or f0 is None or fa.shape != fab.shape:
+                return False
+            scale = float((fab - f0).abs().max())
+            if not scale > 1e-6 or float((fa + fb - f0 - fab).abs().max()) > 1e-4 * scale:
+                return False
     return True
 
 
@@ -163,7 +165,7 @@ def _faded(seen: FirstBatch) -> Iterator[Finding]:
     """Layers whose gradient is exactly 0, also after steps that would wake up a zero head."""
     zero = _zero_layers(seen, seen.gradients)
     everything = len(zero) == len([1 for n, m in seen.case.layers if _gradients(seen, n, m)])
-    if not zero or _equal_units(seen) or _all_dead(seen) or everything:
+    if not zero or everything or not _steps_of_stairs(seen):
         return
     later = gradients_after(seen, steps=3)
     still = [name for name in zero if name in _zero_layers(seen, later)] if later else []
@@ -182,14 +184,11 @@ def _zero_layers(seen: FirstBatch, gradients: dict[str, Tensor | None]) -> list[
     return found
 
 
-def _all_dead(seen: FirstBatch) -> bool:
-    """Whether some activation gives 0 for everything, which lets no gradient through."""
+def _steps_of_stairs(seen: FirstBatch) -> bool:
+    """Whether something on the way is flat wherever it has a slope, such as rounding."""
     if seen.outputs is None or seen.outputs.grad_fn is None:
         return False
-    for node in beneath(seen.outputs.grad_fn):
-        if operation(node) == "Relu" and not bool(node._saved_result.count_nonzero()):
-            return True
-    return False
+    return any(operation(node) in _STAIRS for node in beneath(seen.outputs.grad_fn))
 
 
 # ---------------------------------------------------------------- parameters nobody moves
@@ -408,7 +407,7 @@ def _equal_units(seen: FirstBatch) -> list[str]:
     """Hidden linear layers whose units all start equal, but for the ends of residual branches."""
     branch = _branch_ends(seen)
     last = seen.weighted[-1].name if seen.weighted else None
-    layers = [(n, m) for n, m in seen.case.layers if _linear(m)]
+    layers = [(n, m) for n, m in leaves(seen.model) if _linear(m)]
     if last is None and layers:
         last = layers[-1][0]
     found = []
@@ -455,7 +454,7 @@ def symmetric_init(seen: FirstBatch) -> Iterator[Finding]:
 @rule("init-scale", stage="first_batch")
 def init_scale(seen: FirstBatch) -> Iterator[Finding]:
     """Weights that make values much too large or too small (Glorot and Bengio; He et al.)."""
-    hidden = [v for v in seen.weighted[:-1] if v in seen.scales]
+    hidden = [v for v in seen.weighted[:-1] if v in seen.scales and _starts(v.module)]
     start, guess = _first_loss(seen)
     told = f"; the first loss is {start:.3g}, guessing would give {guess:.3g}" if guess else ""
     sizes = [(seen.scales[v], v) for v in hidden if not _normalised(seen, v)]
@@ -471,21 +470,28 @@ def init_scale(seen: FirstBatch) -> Iterator[Finding]:
         )  # fmt: skip
         return
     if len(hidden) >= 3 and not any(isinstance(m, NORMS) for _, m in seen.case.layers):
-        a, b = seen.scales[hidden[0]], seen.scales[hidden[-1]]
-        if a > 0 and b / a < 0.02:
-            yield _scale(
-                "warning", hidden[-1].name,
-                f"Values shrink from size {a:.2g} at '{hidden[0].name}' to {b:.2g} at "
-                f"'{hidden[-1].name}', to be about the same{told}.",
-                size=b, ratio=b / a, limit=0.02, **_loss_values(start, guess),
-            )  # fmt: skip
-            return
+        for sizes_of, least in ((seen.scales, 0.02), (seen.signals, 5e-4)):
+            a, b = sizes_of[hidden[0]], sizes_of[hidden[-1]]
+            if a > 0 and b / a < least:
+                yield _scale(
+                    "warning", hidden[-1].name,
+                    f"Values shrink from size {a:.2g} at '{hidden[0].name}' to {b:.2g} at "
+                    f"'{hidden[-1].name}', to be about the same{told}.",
+                    size=b, ratio=b / a, limit=least, **_loss_values(start, guess),
+                )  # fmt: skip
+                return
     if guess and start > 5 * guess:
         yield _scale(
             "error" if lost else "warning", seen.last_layer,
             f"'{seen.last_layer}' starts with scores of size {_size_of(seen):.3g}{told}.",
             limit=5 * guess, **_loss_values(start, guess),
         )  # fmt: skip
+
+
+def _starts(layer: Any) -> bool:
+    """Whether a layer starts with weights that differ, not as a branch of zeros."""
+    weight = layer.weight.detach()
+    return bool((weight != weight.flatten()[0]).any())
 
 
 def _scale(severity: str, where: str, told: str, **values: float) -> Finding:

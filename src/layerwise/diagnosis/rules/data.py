@@ -212,7 +212,7 @@ def class_imbalance(case: Case) -> Iterator[Finding]:
         return
     y = y.detach().cpu()
     if case.kind in CLASSES and not y.is_floating_point() and y.dim() == 1:
-        y = y[y != getattr(loss, "ignore_index", -100)]
+        y = y[(y != getattr(loss, "ignore_index", -100)) & (y >= 0)]
         labels, counts = y.unique(return_counts=True)
     elif case.kind in BINARY and bool(((y == 0) | (y == 1)).all()):
         table = y.reshape(len(y), -1).double()
