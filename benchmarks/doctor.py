@@ -1,6 +1,6 @@
 """How well the doctor judges: faults named and located, false alarms, and what it costs.
 
-    python benchmarks/doctor.py [--only WORD ...] [--jobs 2] [--cost] [--blind] [--verbose] [--json]
+    python benchmarks/doctor.py [--only WORD ...] [--jobs 2] [--cost] [--blind] [--verbose] [--show]
 
 Every case of `doctor_cases` is a training as somebody would have written it. `lw.doctor` looks at
 it before the first step and `lw.watch` while its own loop runs. FOUND: an expected rule is named.
@@ -96,6 +96,7 @@ def judge(case: Case, blind: bool = False, show: bool = False) -> dict[str, Any]
     except Exception:
         broken.append("doctor: " + traceback.format_exc())
     seconds = time.process_time() - start
+    start = time.process_time()
     if not same(before, state(s)):
         broken.append("doctor: the model, its gradients, modes, hooks or the random state changed")
     if s.loop is not None:
@@ -144,6 +145,7 @@ def judge(case: Case, blind: bool = False, show: bool = False) -> dict[str, Any]
         "said": sorted({f"{f.rule} ({f.severity}, {f.where}, {f.stage})" for f in findings}),
         "broken": broken,
         "seconds": seconds,
+        "loop_seconds": time.process_time() - start,
     }
 
 
@@ -248,6 +250,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print each case that went wrong")
     parser.add_argument("--show", action="store_true", help="print all findings, one job")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--log", type=Path, help="a file to which each result is added as it comes")
     arguments = parser.parse_args()
     chosen = [
         case
@@ -266,7 +269,12 @@ def main() -> None:
         return
     jobs = [(case.name, arguments.blind, arguments.cost) for case in chosen]
     with multiprocessing.get_context("fork").Pool(arguments.jobs) as pool:
-        results = pool.map(work, jobs, chunksize=1)
+        results = []
+        for result in pool.imap(work, jobs):
+            results.append(result)
+            if arguments.log:
+                with arguments.log.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
     if arguments.json:
         print(json.dumps(results, indent=1))
     else:

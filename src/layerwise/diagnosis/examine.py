@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from layerwise.diagnosis.case import Case
+from layerwise.diagnosis.experiments import experiment
 from layerwise.diagnosis.finding import Findings
 from layerwise.diagnosis.first_batch import FirstBatch
 from layerwise.diagnosis.rules import apply_rules
@@ -73,7 +74,15 @@ def doctor(
         model, loss, optimizer, X, y, X_val=X_val, y_val=y_val, batch_size=batch_size,
         epochs=epochs, shuffle=shuffle, drop_last=drop_last, names=names,
     )  # fmt: skip
-    return examine(case)
+    seen = examine(case)
+    return tried(case, seen) if tests else seen
+
+
+def tried(case: Case, seen: Findings) -> Findings:
+    """The findings with what comes of trying; what a known error explains is not said again."""
+    trials = experiment(case)
+    more = [] if seen.errors else [trial.found for trial in trials if trial.found is not None]
+    return Findings([*seen, *seen.explained, *more], seen.skipped, trials)
 
 
 def examine(case: Case) -> Findings:

@@ -76,6 +76,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "linear-stack": ("underfitting",),
     "dropout-misuse": _STUCK,
     "batch-size": _STUCK,
+    "class-imbalance": _STUCK,
     "loss-reduction": ("exploding-gradients", "non-finite-loss", *_STUCK),
     "wrong-mode": ("overfitting", *_STUCK),
     "vanishing-gradients": _STUCK,
@@ -185,10 +186,17 @@ class Findings(list[Finding]):
     ----------
     found : findings in any order
     skipped : what could not be looked at, a sentence each
+    trials : what was tried, if that was asked for
     """
 
-    def __init__(self, found: Iterable[Finding] = (), skipped: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        found: Iterable[Finding] = (),
+        skipped: Iterable[str] = (),
+        trials: Iterable[Any] = (),
+    ) -> None:
         self.skipped: list[str] = list(dict.fromkeys(skipped))
+        self.trials: list[Any] = list(trials)
         self.explained: list[Finding] = []
         super().__init__(self._attached(_gravest(found)))
         self.sort(key=_urgency)
@@ -247,6 +255,8 @@ class Findings(list[Finding]):
         return str(self)
 
     def _notes(self) -> Iterator[str]:
+        if self.trials:
+            yield "\n".join(wrapped(str(one)) for one in self.trials)
         if self.skipped:
             yield "\n".join(wrapped(f"not looked at: {one}") for one in self.skipped)
 
