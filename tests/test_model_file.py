@@ -70,7 +70,8 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 def test_temperature_and_limits_stay(tmp_path):
     bag, path = small.bag("band"), tmp_path / "m"
     replace(bag, temperature=1.5).save(path)
-    assert load(path).temperature == 1.5 and load(path).limits is None
+    assert load(path).temperature == 1.5
+    assert load(path).limits is None
     bag = small.bag("price")
     replace(bag, limits=np.array([[-0.1], [0.2]])).save(path)
     assert load(path).limits.tolist() == [[-0.1], [0.2]]

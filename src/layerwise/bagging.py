@@ -104,7 +104,7 @@ def train_members(
         for i, outcome in zip(numbers, outcomes):
             if isinstance(outcome, History):
                 found[i] = outcome
-            elif isinstance(outcome, Exception):
+            elif not isinstance(outcome, KeyboardInterrupt):
                 raise outcome
         if any(isinstance(outcome, KeyboardInterrupt) for outcome in outcomes) or any(
             history.stopped == "interrupted" for history in found.values()

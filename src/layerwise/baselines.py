@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,15 +38,25 @@ def on_parts(
     target: Target,
     class_weight: str | Mapping[Any, float] | None,
     seed: int,
+    fold: np.ndarray | None = None,
+    deadline: float | None = None,
 ) -> dict[str, dict[str, float]]:
-    """`compare` on rows as they are prepared for the network, encoded alike."""
+    """`compare` on rows as they are prepared for the network, encoded alike.
+
+    Parameters
+    ----------
+    train, test, schema, target, class_weight, seed : as the network has them
+    fold : of the training rows: each fold is answered by what was fitted on the others, and these
+        answers are measured; without it the test rows are
+    deadline : ``time.monotonic()`` after which no baseline is begun
+    """
     encoder = Encoder.fit(train.table, schema, train.weight)
     fitted, measured = (
         Part(encoder.transform(part.table, np.float64), part.y, part.weight)
         for part in (train, test)
     )
     weight = row_weight(train, target, class_weights(class_weight, target, train))
-    return compare(encoder, target, fitted, measured, seed, weight)
+    return compare(encoder, target, fitted, measured, seed, weight, fold, deadline)
 
 
 def compare(
@@ -55,6 +66,8 @@ def compare(
     test: Part,
     seed: int,
     fit_weight: np.ndarray | None,
+    fold: np.ndarray | None = None,
+    deadline: float | None = None,
 ) -> dict[str, dict[str, float]]:
     """Fit the baselines on the training rows and measure them on the test rows.
 
@@ -65,6 +78,7 @@ def compare(
     train, test : the rows; the weights of the test rows count in the metrics
     seed : of the trees
     fit_weight : weights of the training rows, class weights included, or None
+    fold, deadline : as for `on_parts`
 
     Returns
     -------
@@ -72,26 +86,59 @@ def compare(
         For each of `NAMES` the metrics that the network has too.
     """
     with threadpool_limits(1 if train.X.size < _ONE_THREAD else None):
-        return {
-            name: _measured(estimator, target, train, test, fit_weight)
-            for name, estimator in _estimators(encoder, target, seed).items()
-        }
+        found = {}
+        for name, estimator in _estimators(encoder, target, seed).items():
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            if fold is None:
+                told = _answers(estimator, target, train, test.X, fit_weight)
+                rows = test
+            else:
+                told = _out_of_fold(estimator, target, train, fit_weight, fold)
+                rows = _take(train, fold >= 0)
+            found[name] = _measured(target, rows, told)
+        return found
 
 
-def _measured(
-    estimator: Any, target: Target, train: Part, test: Part, fit_weight: np.ndarray | None
-) -> dict[str, float]:
-    """The metrics of one baseline, a pipeline that is fitted here."""
+def _out_of_fold(
+    estimator: Any, target: Target, train: Part, fit_weight: np.ndarray | None, fold: np.ndarray
+) -> np.ndarray:
+    """The answers for the rows that have a fold, each fold's by what was fitted on the others."""
+    told = None
+    for number in range(int(fold.max()) + 1):
+        inside, outside = fold != number, fold == number
+        weight = None if fit_weight is None else fit_weight[inside]
+        answers = _answers(estimator, target, _take(train, inside), train.X[outside], weight)
+        told = np.zeros((len(fold), *answers.shape[1:])) if told is None else told
+        told[outside] = answers
+    assert told is not None  # noqa: S101  there are folds
+    return told[fold >= 0]
+
+
+def _take(part: Part, rows: np.ndarray) -> Part:
+    return Part(part.X[rows], part.y[rows], None if part.weight is None else part.weight[rows])
+
+
+def _measured(target: Target, test: Part, told: np.ndarray) -> dict[str, float]:
+    """The metrics of one baseline's numbers or probabilities."""
+    if target.is_regression:
+        return metrics.measure(target, test.y, told, None, test.weight)
+    answers = target.classes[told.argmax(axis=1)]
+    return metrics.measure(target, test.y, answers, told, test.weight)
+
+
+def _answers(
+    estimator: Any, target: Target, train: Part, X: np.ndarray, fit_weight: np.ndarray | None
+) -> np.ndarray:
+    """Numbers or probabilities of one baseline, a pipeline that is fitted here."""
     y = train.y if target.is_regression else target.codes(train.y)
     weight = {} if fit_weight is None else {f"{estimator.steps[-1][0]}__sample_weight": fit_weight}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a linear model that has not converged is still one
         estimator.fit(train.X, y, **weight)
     if target.is_regression:
-        return metrics.measure(target, test.y, estimator.predict(test.X), None, test.weight)
-    proba = _all_classes(estimator, test.X, len(target.classes))
-    answers = target.classes[proba.argmax(axis=1)]
-    return metrics.measure(target, test.y, answers, proba, test.weight)
+        return np.asarray(estimator.predict(X))
+    return _all_classes(estimator, X, len(target.classes))
 
 
 def _estimators(encoder: Encoder, target: Target, seed: int) -> dict[str, Any]:

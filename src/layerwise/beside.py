@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import subprocess
 import sys
 import threading
@@ -52,7 +53,9 @@ class Beside:
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
         """Begin a call, after those asked before; what comes back waits for its answer.
 
-        Answers have to be fetched in the order in which they were asked for.
+        Answers have to be fetched in the order in which they were asked for. The first can be
+        waited for at most so many seconds; then there is a TimeoutError, and no more to ask but
+        after an `end`.
         """
         try:
             if self._process is None or self._process.stdin is None:
@@ -61,13 +64,26 @@ class Beside:
             self._process.stdin.flush()
         except (OSError, pickle.PicklingError):
             self.end()
-        return lambda: self._answer(function, arguments)
 
-    def _answer(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        def answer(timeout: float | None = None) -> Any:
+            return self._answer(function, arguments, timeout)
+
+        return answer
+
+    def _answer(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
+    ) -> Any:
         try:
             if self._process is None or self._process.stdout is None:
                 raise BrokenPipeError
+            if (
+                timeout is not None
+                and not select.select([self._process.stdout], [], [], timeout)[0]
+            ):
+                raise TimeoutError
             done, answer = pickle.load(self._process.stdout)  # from our own process, not a file
+        except TimeoutError:
+            raise
         except (OSError, EOFError, pickle.UnpicklingError):
             self.end()
             return function(*arguments)

@@ -12,7 +12,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,9 @@ from layerwise._version import __version__
 from layerwise.data.schema import Schema
 from layerwise.errors import DataError, ModelFileError, OutputError
 from layerwise.model import file as model_file
+from layerwise.out_of_fold import NAME as OUT_OF_FOLD
 from layerwise.prepare import Prepared, Question
+from layerwise.training.history import History
 
 if TYPE_CHECKING:
     from layerwise.training.fit import EpochEnd
@@ -65,6 +67,32 @@ def read_events(folder: str | Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise ModelFileError(f"{path} line {number} is no JSON") from None
     return events
+
+
+def load_history(folder: str | Path, record: Mapping[str, Any]) -> History:
+    """The history of a complete run, of a bag with that of each member."""
+    epochs = [event for event in read_events(folder) if event["event"] == "epoch"]
+    if "members" not in record:
+        return _history(epochs, record)
+    numbers = sorted({event["member"] for event in epochs})
+    members = [
+        _history([event for event in epochs if event["member"] == number], told)
+        for number, told in zip(numbers, record["members"])
+    ]
+    return History.of_bag(members, record["stopped"])
+
+
+def _history(epochs: Sequence[dict[str, Any]], told: Mapping[str, Any]) -> History:
+    return History(
+        [_numbers(event["row"]) for event in epochs], told["best_epoch"], told["stopped"],
+        told.get("engine", "torch"), told.get("engine_reason", ""),
+        [_numbers(row) for event in epochs for row in event.get("layers", [])],
+    )  # fmt: skip
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of events, where JSON has null for NaN."""
+    return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 class Keeper:
@@ -116,6 +144,8 @@ class Keeper:
         """A callback: append the epoch's row."""
         # JSON has no NaN: a loss that is none is written as null
         told = {"event": "epoch", "row": _finite(event.row), "best_epoch": event.best_epoch}
+        if event.members > 1:
+            told["member"] = event.member
         if event.layers:
             told["layers"] = [_finite(row) for row in event.layers]
         self._event(told)
@@ -127,16 +157,17 @@ class Keeper:
                      "best_epoch": outcome["best_epoch"]})  # fmt: skip
         self._write()
         if outcome["status"] == "done":
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)  # only now is nothing lost by it
+            for path in self._checkpoints().values():
+                path.unlink(missing_ok=True)  # only now is nothing lost by it
         return self._record
 
     def fail(self, error: BaseException) -> None:
         """The training raised: record why, or leave nothing where nothing came of it."""
         if self._resumed is not None and "data" not in self._record:
             return  # it could not even go on: the run is as it was
-        kept = (CHECKPOINT, model_file.NAME)
-        if self._resumed is None and not any((self.folder / name).exists() for name in kept):
-            for name in (RECORD, EVENTS, SCHEMA):
+        kept = self._checkpoints() or (self.folder / model_file.NAME).exists()
+        if self._resumed is None and not kept:
+            for name in (RECORD, EVENTS, SCHEMA, OUT_OF_FOLD):
                 (self.folder / name).unlink(missing_ok=True)
             return
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -147,17 +178,28 @@ class Keeper:
 
     def _cut_events(self) -> None:
         """Forget the epochs after the last checkpoint: they will come again."""
-        path = self.folder / CHECKPOINT
-        reached = 0
-        if path.exists():
-            reached = storage.unpack(path, "checkpoint")[1]["checkpoint"]["epoch"]
+        reached = {}
+        for member, path in self._checkpoints().items():
+            header = storage.unpack(path, "checkpoint")[1]
+            ended = header.get("ended")
+            epochs = len(ended["history"]["rows"]) if ended else header["checkpoint"]["epoch"]
+            reached[member] = epochs
         events = [
             event for event in read_events(self.folder)
             if event["event"] == "start"
-            or (event["event"] == "epoch" and event["row"]["epoch"] <= reached)
+            or (
+                event["event"] == "epoch"
+                and event["row"]["epoch"] <= reached.get(event.get("member", 0), 0)
+            )
         ]  # fmt: skip
         lines = "".join(json.dumps(event) + "\n" for event in events)
         storage.write_whole(self.folder / EVENTS, lines)
+
+    def _checkpoints(self) -> dict[int, Path]:
+        """The checkpoints there are: that of one network is number 0, members count from 1."""
+        one = Path(CHECKPOINT)
+        found = sorted(self.folder.glob(f"{one.stem}*{one.suffix}"))
+        return {int(path.stem[len(one.stem) + 1 :] or 0): path for path in found}
 
     def _event(self, event: Mapping[str, Any]) -> None:
         try:

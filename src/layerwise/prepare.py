@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from layerwise.data.schema import (
     enforce,
     infer_schema,
 )
-from layerwise.data.split import split_rows
+from layerwise.data.split import deal, n_folds, split_rows
 from layerwise.data.sql import read_sql
 from layerwise.data.table import MISSING, Kind, Table, is_path
 from layerwise.data.target import Target, infer_task, rows_with_target, target_values
@@ -135,7 +135,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The parts, what the columns are, and the task."""
+    """The parts, what the columns are, and the task.
+
+    The training rows of several members have a ``fold`` each (`layerwise.data.split.deal`), where
+    there are no rows for validation alone; ``groups`` are those that stayed together.
+    """
 
     train: Part
     valid: Part | None
@@ -144,6 +148,8 @@ class Prepared:
     target: Target
     task_reason: str
     split: str
+    fold: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def measured(self) -> Part:
@@ -153,7 +159,9 @@ class Prepared:
     @property
     def measured_on(self) -> str:
         """What the rows of `measured` are called."""
-        return "test" if self.test else "validation" if self.valid else "training"
+        if self.test or self.valid:
+            return "test" if self.test else "validation"
+        return "training" if self.fold is None else "out-of-fold"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -238,12 +246,14 @@ def prepare(question: Question, table: Table, schema: Schema, notice: Notice) ->
     whole = _part(table, schema, name, task, notice, question.time)
     valid = _own("validation", question, schema, table, name, task, notice)
     test = _own("test", question, schema, table, name, task, notice)
+    members = Recipe.from_json(question.settings).members
+    dealt = members > 1 and valid is None and question.valid > 0 and question.time is None
     parts = 1 + sum(part is None and share > 0 for part, share in
                     ((valid, question.valid), (test, question.test)))  # fmt: skip
     with _within(table):
         split = split_rows(
             len(whole),
-            valid=0 if valid else question.valid,
+            valid=0 if valid or dealt else question.valid,
             test=0 if test else question.test,
             seed=question.random_state,
             classes=np.unique(whole.y, return_inverse=True)[1]
@@ -275,7 +285,22 @@ def prepare(question: Question, table: Table, schema: Schema, notice: Notice) ->
         target = Target.classification(classes, name)
         valid = valid and _known_classes(valid, target, "validation", notice)
         test = test and _known_classes(test, target, "test", notice)
-    return Prepared(train, valid, test, schema, target, reason, split.how)
+    prepared = Prepared(train, valid, test, schema, target, reason, split.how)
+    return _dealt(prepared, question, members) if dealt else prepared
+
+
+def _dealt(prepared: Prepared, question: Question, members: int) -> Prepared:
+    """The training rows in folds, one of which each member holds out."""
+    train, target = prepared.train, prepared.target
+    groups = None if question.group is None else train.table[question.group].values
+    fold = deal(
+        len(train), n_folds(members), seed=question.random_state, groups=groups,
+        classes=None if target.is_regression else target.codes(train.y),
+    )  # fmt: skip
+    if fold.max() < 1:  # a class for each row, or one group
+        return prepared
+    split = f"{prepared.split}; {fold.max() + 1} folds"
+    return replace(prepared, split=split, fold=fold, groups=groups)
 
 
 @contextlib.contextmanager

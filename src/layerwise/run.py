@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time as clock
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise import storage
+from layerwise import out_of_fold, storage
 from layerwise.beside import Beside
 from layerwise.errors import DataError, ModelFileError, OutputError, TrainingError
-from layerwise.folder import RECORD, Keeper, load_record, read_events
+from layerwise.folder import RECORD, Keeper, load_history, load_record
+from layerwise.judging import begin_company, judge
 from layerwise.model import file as model_file
 from layerwise.model.model import Model
 from layerwise.prepare import Notice, Prepared, Question, prepare, read
 from layerwise.training.history import History
+from layerwise.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from layerwise.insight.layers import Layers
@@ -37,6 +38,8 @@ class Run:
     baselines : the same metrics of a constant, a linear model and boosted trees
     record : everything in ``run.json``, as plain values
     folder : where it is kept, or None
+    prepared : the rows of its parts; of a loaded run None, and read again when needed
+    out_of_fold : of a bag, its answers for rows that the members were not trained on; or None
     """
 
     model: Model
@@ -45,6 +48,8 @@ class Run:
     baselines: dict[str, dict[str, float]]
     record: dict[str, Any]
     folder: Path | None = None
+    prepared: Prepared | None = None
+    out_of_fold: out_of_fold.OutOfFold | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -57,14 +62,52 @@ class Run:
                 f"layerwise train --resume {folder}"
             )
         model = model_file.load(folder)
-        epochs = [event for event in read_events(folder) if event["event"] == "epoch"]
-        rows = [_numbers(event["row"]) for event in epochs]
-        layers = [_numbers(row) for event in epochs for row in event.get("layers", [])]
-        history = History(
-            rows, record["best_epoch"], record["stopped"], record.get("engine", "torch"),
-            record.get("engine_reason", ""), layers,
+        history = load_history(folder, record)
+        held, path = None, folder / out_of_fold.NAME
+        if path.exists():
+            held = out_of_fold.OutOfFold.load(path, model.target)
+        return cls(
+            model, history, record["metrics"], record["baselines"], record, folder,
+            out_of_fold=held,
         )  # fmt: skip
-        return cls(model, history, record["metrics"], record["baselines"], record, folder)
+
+    def rows(self) -> Prepared:
+        """The rows of training, validation and test; of a loaded run they are read again.
+
+        Raises
+        ------
+        DataError
+            If the data were in memory and are gone, or have changed since.
+        """
+        if self.prepared is not None:
+            return self.prepared
+        question = Question(**self.record["question"])
+        refuse_gone(question)
+        table, schema = read(question)
+        prepared = prepare(question, table, schema, lambda _: None)
+        if table.fingerprint() != self.record["data"]["fingerprint"]:
+            raise DataError(f"{table.source} has changed since the run was trained on it")
+        return prepared
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write one HTML page on the run: verdict, data, network, curves, answers, errors.
+
+        Parameters
+        ----------
+        path : ``report.html`` in the run's folder if None
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written, or the run has no folder and no path is given.
+        DataError
+            If the run's rows are gone.
+        """
+        from layerwise.report.page import NAME, write
+
+        if path is None and self.folder is None:
+            raise OutputError("this run has no folder; say where the report goes: run.report(path)")
+        return write(self, self.rows(), Path(path) if path else Path(self.folder or "") / NAME)
 
     @property
     def layers(self) -> Layers:
@@ -233,9 +276,18 @@ def resume(
         raise ModelFileError(
             f"{folder / RECORD} asks for what this layerwise does not know: {error}"
         ) from None
+    refuse_gone(question)
+    with storage.lock(folder), Beside() as beside:
+        return _train(question, Keeper(folder, question, record), callbacks, report, beside)
+
+
+def refuse_gone(question: Question) -> None:
+    """Whether the rows can be read again."""
     for name in ("source", "valid", "test"):
         if isinstance(getattr(question, name), dict):
-            raise DataError(f"the run's {name} rows were in memory; only files can be resumed")
+            raise DataError(
+                f"the run's {name} rows were in memory and are gone; only files can be read again"
+            )
     if question.sql and question.folder not in (None, str(Path.cwd())):
         raise DataError(
             f"the run's query was asked in {question.folder}; go on from that folder, since the "
@@ -245,13 +297,6 @@ def resume(
         raise DataError(
             "the run was read from standard input, which is gone; train again from a file"
         )
-    with storage.lock(folder), Beside() as beside:
-        return _train(question, Keeper(folder, question, record), callbacks, report, beside)
-
-
-def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of events, where JSON has null for NaN."""
-    return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 def _listed(said: Iterable[str]) -> list[str]:
@@ -270,6 +315,7 @@ def _train(
     beside: Beside,
 ) -> Run:
     """Read, split, learn, measure, keep."""
+    began = clock.monotonic()
     recipe = question.check()
     laps = _Laps()
     notices: list[str] = []
@@ -290,13 +336,15 @@ def _train(
     try:
         if keeper:
             keeper.begin(prepared, data)
-        company = _company(question, prepared, beside)
+        late = _share(began, recipe.time_limit, 0.92)
+        company = begin_company(question, prepared, beside, late)
         from layerwise.learn import learn  # imports torch: only once there is something to train
 
         laps.end("start torch")
         learnt = learn(
             prepared.train, prepared.valid, prepared.schema, prepared.target, recipe,
-            seed=question.random_state, class_weight=question.class_weight,
+            fold=prepared.fold, seed=question.random_state, class_weight=question.class_weight,
+            deadline=_share(began, recipe.time_limit, 0.85),
             callbacks=[*callbacks, *([keeper.epoch] if keeper else [])],
             checkpoint=keeper.checkpoint() if keeper else None,
         )  # fmt: skip
@@ -319,16 +367,18 @@ def _train(
             "stopped": stopped,
             "engine": learnt.history.engine,
             "engine_reason": learnt.history.engine_reason,
-            **_measure(prepared, learnt.model, beside, company, notice),
+            **_members(learnt.history, recipe, notice),
+            **judge(prepared, learnt.model, learnt.out_of_fold, beside, company, notice, late),
             "notices": notices,
             "recipe": recipe.to_json(),
         }
         laps.end("evaluate")
-        kept = ("data", "measured_on", "metrics", "baselines")
-        model = learnt.model.with_info(
-            {"random_state": int(question.random_state), **{name: outcome[name] for name in kept}}
-        )
+        kept = ("data", "measured_on", "metrics", "baselines", "out_of_fold")
+        told = {name: outcome[name] for name in kept if name in outcome}
+        model = learnt.model.with_info({"random_state": int(question.random_state), **told})
         if keeper:
+            if learnt.out_of_fold is not None:
+                learnt.out_of_fold.save(keeper.folder / out_of_fold.NAME, model.target)
             model_file.save(model, keeper.folder / model_file.NAME)
             laps.end("save")
             outcome = keeper.end({**outcome, "seconds": laps.seconds})
@@ -339,8 +389,33 @@ def _train(
     record = {"seconds": laps.seconds, "question": question.to_json(), **outcome}
     return Run(
         model, learnt.history, outcome["metrics"], outcome["baselines"], record,
-        keeper.folder if keeper else None,
+        keeper.folder if keeper else None, prepared, learnt.out_of_fold,
     )  # fmt: skip
+
+
+def _share(began: float, time_limit: float | None, share: float) -> float | None:
+    """The moment when this share of the time is over."""
+    return None if time_limit is None else began + share * time_limit
+
+
+def _members(history: History, recipe: Recipe, notice: Notice) -> dict[str, Any]:
+    """Of a bag, how the training of each member ended; and what there was no time for."""
+    if not history.members:
+        return {}
+    if recipe.time_limit is not None:
+        late = sum(member.stopped == "time limit" for member in history.members)
+        gone = recipe.members - len(history.members)
+        some = [f"{gone} of {recipe.members} networks"] if gone else []
+        some += [f"later epochs of {late}"] if late else []
+        if some:
+            notice(f"left out for want of time: {' and '.join(some)}")
+    told = ("best_epoch", "stopped", "engine", "engine_reason")
+    return {
+        "members": [
+            {"epochs": len(member), **{name: getattr(member, name) for name in told}}
+            for member in history.members
+        ]
+    }
 
 
 def _in_words(error: BaseException) -> BaseException:
@@ -354,45 +429,6 @@ def _in_words(error: BaseException) -> BaseException:
             "layers (--hidden) or a smaller --batch-size"
         )
     return error
-
-
-def _company(question: Question, prepared: Prepared, beside: Beside) -> Callable[[], Any] | None:
-    """Begin to fit the baselines, if they are wanted."""
-    from layerwise import baselines
-
-    if not question.baselines:
-        return None
-    return beside.ask(
-        baselines.on_parts, prepared.train, prepared.measured, prepared.schema, prepared.target,
-        question.class_weight, int(question.random_state),
-    )  # fmt: skip
-
-
-def _measure(
-    prepared: Prepared, model: Model, beside: Beside, company: Callable[[], Any] | None,
-    notice: Notice,
-) -> dict[str, Any]:  # fmt: skip
-    """The network's metrics, and the baselines', on the rows that are furthest from training.
-
-    Who interrupts the baselines gets the trained network without them.
-    """
-    from layerwise import metrics
-
-    part = prepared.measured
-    outputs = model.outputs(part.table)
-    interrupted = False
-    found: dict[str, dict[str, float]] = {}
-    try:
-        if company:
-            found = company()
-    except KeyboardInterrupt:
-        interrupted = True
-        notice("the baselines were interrupted and are left out; the network is complete")
-    measured = beside.ask(metrics.evaluate, prepared.target, part.y, outputs, part.weight)()
-    return {
-        "measured_on": prepared.measured_on, "metrics": measured, "baselines": found,
-        "interrupted": interrupted,
-    }  # fmt: skip
 
 
 def _own_fingerprints(question: Question, prepared: Prepared) -> dict[str, str]:
