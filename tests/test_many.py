@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from functools import partial
 
@@ -127,11 +128,12 @@ def test_where_the_others_go_on_each_has_its_own_outcome():
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_ends_all_and_those_at_work_keep_their_best(engine, threads):
-    begun = set()
+    begun, pressed = set(), []
 
     def press(job, event):
         begun.add(job)
-        if len(begun) == threads and event.row["epoch"] > 3:
+        if len(begun) == threads and event.row["epoch"] > 3 and not pressed:
+            pressed.append(1)
             os.kill(os.getpid(), signal.SIGINT)
 
     jobs = [
@@ -144,6 +146,19 @@ def test_ctrl_c_ends_all_and_those_at_work_keep_their_best(engine, threads):
         assert outcome.best_epoch
     for outcome in found[threads:]:
         assert isinstance(outcome, KeyboardInterrupt)
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="core")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_also_reaches_epochs_that_nobody_looks_at(threads):
+    jobs = _jobs("native", epochs=1_000_000, patience=None)
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    found = outcomes_of_many(jobs, threads)
+    timer.join()
+    stopped = [getattr(one, "stopped", "KeyboardInterrupt") for one in found]
+    assert set(stopped) <= {"interrupted", "KeyboardInterrupt"}
+    assert stopped[0] == "interrupted"
 
 
 def test_two_trainings_of_one_network_are_refused():

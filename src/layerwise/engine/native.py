@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ except ImportError:  # a pure installation: everything works, on torch
 
 AVAILABLE = _core is not None
 PARAMETERS, GRADIENTS, STATE, STATISTICS = 0, 1, 2, 5  # the core's buffers
+KEPT, KEPT_STATISTICS = 6, 7
 # Options of a parameter group, by torch's name and the core's.
 OPTIONS = {
     **{name: name for name in (
@@ -37,6 +40,45 @@ OPTIONS = {
     )},
     "decoupled_weight_decay": "decoupled",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One epoch of several in one go.
+
+    Attributes
+    ----------
+    epoch : as `Native.train_epoch` gives it
+    loss : of the rows that decide on the best epoch, in evaluation mode
+    ended : ``time.monotonic()`` when it had been measured
+    outputs : of the rows that decide, if they were asked for
+    kept : whether `Native.store_kept` brings its weights
+    """
+
+    epoch: Epoch
+    loss: float
+    ended: float
+    outputs: Tensor | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What counts as a gain, and how long training goes on without one.
+
+    Attributes
+    ----------
+    best : the lowest loss so far; NaN where there is none
+    min_delta : how far below it the loss has to be
+    patience : so many epochs without gain end the training; 0 never does
+    epoch, best_epoch : how many there were before, and which of them was the best
+    """
+
+    best: float = math.nan
+    min_delta: float = 0.0
+    patience: int = 0
+    epoch: int = 0
+    best_epoch: int = 0
 
 
 class Native:
@@ -78,7 +120,10 @@ class Native:
         self.dtype = self.parameters[0].dtype
         planned = [layer.planned for layer in self.layers]
         self.core = _core.Network(
-            planned, rows.X.shape[1], self.dtype == torch.float64, instruction_set,
+            planned,
+            rows.X.shape[1],
+            self.dtype == torch.float64,
+            instruction_set,
             self.layers[0].edges,
         )
         self.loss = read_loss(loss, self.core.n_outputs)
@@ -155,15 +200,22 @@ class Native:
         found = [(i, layer) for i, layer in enumerate(self.layers) if layer.statistics]
         return [(i, layer, 2 * k) for k, (i, layer) in enumerate(found)]
 
-    @torch.no_grad()
     def store_weights(self) -> None:
         """Weights and running statistics, to torch's tensors."""
+        self._store(PARAMETERS, STATISTICS, self.core.batches)
+
+    def store_kept(self) -> None:
+        """Those of the best of several epochs, to torch's tensors; the core keeps its own."""
+        self._store(KEPT, KEPT_STATISTICS, self.core.kept_batches)
+
+    @torch.no_grad()
+    def _store(self, parameters: int, statistics: int, batches: Callable[[int], int]) -> None:
         for i, p in enumerate(self.parameters):
-            self._get(PARAMETERS, i, p)
+            self._get(parameters, i, p)
         for number, layer, slot in self._normed():
             for k, tensor in enumerate(layer.statistics):
-                self._get(STATISTICS, slot + k, tensor)
-            layer.module.num_batches_tracked.fill_(self.core.batches(number))
+                self._get(statistics, slot + k, tensor)
+            layer.module.num_batches_tracked.fill_(batches(number))
         self.versions = self._versions()
 
     @torch.no_grad()
@@ -208,43 +260,141 @@ class Native:
             order = torch.arange(len(rows))
         if rows.index is not None:
             order = rows.index[order]
-        self._check_batches(len(order), rows.X, batch_size)
+        self._begin(len(order), rows.X, batch_size, stop)
+        seed = self._seed()
+        if seed is not None:
+            self.core.seed(seed)
+        table = self._table(rates, rows.n_steps(batch_size) if len(order) else 0)
+        try:
+            told = self.core.epoch(
+                *self._given(rows), order.numpy(), batch_size, self.kind, table, clip_norm or 0.0,
+                clip_value or 0.0, _left(deadline), stop,
+            )  # fmt: skip
+        finally:
+            self._after(table)
+        if told.bad_from >= 0:
+            raise self._not_finite(told, rows, order)
+        return _epoch(told)
+
+    def train_epochs(
+        self, rows: Rows, orders: Tensor, batch_size: int, held: Rows, gain: Gain, *,
+        rates: Callable[[int], Sequence[float]] | None = None, clip_norm: float | None = None,
+        clip_value: float | None = None, deadline: float = float("inf"),
+        stop: Callable[[], bool] | None = None, outputs: bool = False,
+    ) -> tuple[list[Passed], KeyboardInterrupt | NotFinite | None]:  # fmt: skip
+        """Several epochs without Python in between, measured on other rows after each.
+
+        Parameters
+        ----------
+        rows, batch_size, rates, clip_norm, clip_value, deadline, stop : see
+            `layerwise.engine.torch.train_epoch`; the rates' steps are counted through all epochs
+        orders : int64 tensor of shape (n_epochs, n_rows), the shuffled row numbers of each
+        held : the rows that decide on the best epoch
+        gain : what counts as one
+        outputs : whether those of the rows that decide are wanted
+
+        Returns
+        -------
+        the epochs that have ended, and what ended them before the others had their turn, if it was
+        an error. A last epoch may be incomplete: the deadline came.
+        """
+        if rows.index is not None:
+            orders = rows.index[orders]
+        n_epochs, n = orders.shape
+        self._begin(n, rows.X, batch_size, stop)
+        drawn = [self._seed() for _ in range(n_epochs)]
+        seeds = None if drawn[0] is None else np.array(drawn, dtype=np.int64)
+        table = self._table(rates, n_epochs * rows.n_steps(batch_size))
+        answers = None
+        if outputs:
+            answers = torch.empty(n_epochs, len(held), self.core.n_outputs, dtype=self.dtype)
+        error: KeyboardInterrupt | NotFinite | None = None
+        given = self._given(rows)
+        try:
+            self.core.epochs(
+                *given, orders.numpy(), batch_size, self.kind, table, clip_norm or 0.0,
+                clip_value or 0.0, _left(deadline), stop,
+                given[:3] if held is rows else self._given(held)[:3],
+                None if held.index is None else held.index.numpy(), seeds,
+                None if answers is None else answers.numpy(), gain.best, gain.min_delta,
+                gain.epoch - gain.best_epoch,
+                gain.patience, gain.epoch > 0,
+            )  # fmt: skip
+        except KeyboardInterrupt as interrupt:
+            error = interrupt
+        finally:
+            self._after(table)
+        told = self.core.told
+        passed = [
+            Passed(_epoch(one.outcome), one.loss, one.ended, kept=i == told.best,
+                   outputs=None if answers is None else answers[i])
+            for i, one in enumerate(told.passed)
+        ]  # fmt: skip
+        last = told.last
+        if last.bad_from >= 0:
+            error = self._not_finite(last, rows, orders[len(passed)])
+        elif last.steps:
+            passed.append(Passed(_epoch(last), float("nan"), time.monotonic()))
+        return passed, error
+
+    def _table(
+        self, rates: Callable[[int], Sequence[float]] | None, n_steps: int
+    ) -> np.ndarray | None:
+        """The rate of each run of parameters at each step."""
+        if rates is None or not n_steps:
+            return None
+        each = np.array([rates(step) for step in range(n_steps)], dtype=np.float64)
+        return np.ascontiguousarray(each[:, [number for _, number in self.runs]])
+
+    def _begin(self, n: int, X: Any, batch_size: int, stop: Callable[[], bool] | None) -> None:
+        """What comes before every call that trains, on n rows an epoch."""
+        lone = n == 1 or (batch_size == 1 and n > 2)  # a last row alone joins the one before
+        if lone and self._normed():  # what torch's batch normalisation says
+            raise ValueError(
+                "Expected more than 1 value per channel when training, got input size "
+                f"{torch.Size([1, X.shape[1]])}"
+            )
         if stop is not None and stop():
             raise KeyboardInterrupt
-        self._draw()
         self._set_options()
         if self._versions() != self.versions:  # by a callback between two epochs, for example
             self._load_weights()
-        table = None
-        if rates is not None and len(order):
-            each = [rates(step) for step in range(rows.n_steps(batch_size))]
-            by_run = [number for _, number in self.runs]
-            table = np.ascontiguousarray(np.array(each, dtype=np.float64)[:, by_run])
-        left = min(deadline - time.monotonic(), 1e300)
-        try:
-            told = self.core.epoch(
-                *self._given(rows), order.numpy(), batch_size, self.kind, table,
-                clip_norm or 0.0, clip_value or 0.0, left,
-            )  # fmt: skip
-        finally:
-            if table is not None:  # the rate of the last step, as a schedule leaves it
-                for one, (_, number) in zip(self.core.groups, self.runs):
-                    self.optimizer.param_groups[number]["lr"] = one.lr
+
+    def _seed(self) -> int | None:
+        """Dropout goes on from the generator that its layers draw from in torch."""
+        for layer in self.layers:
+            if layer.planned[0] == "Dropout" and layer.planned[4] > 0:
+                generator: Any = self.dropout or getattr(layer.module, "generator", None)
+                return int(torch.randint(2**62, (), generator=generator))
+        return None
+
+    def _after(self, table: np.ndarray | None) -> None:
+        if table is not None:  # the rate of the last step, as a schedule leaves it
+            for one, (_, number) in zip(self.core.groups, self.runs):
+                self.optimizer.param_groups[number]["lr"] = one.lr
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # for torch's schedulers
-        if told.bad_from >= 0:
-            self.store()
-            bad = order[told.bad_from : told.bad_to]
-            raise NotFinite(told.steps, rows.X[bad], rows.y[bad])  # type: ignore[index]
-        return Epoch(told.loss, told.steps, told.rows, told.complete)
+
+    def _not_finite(self, told: Any, rows: Rows, order: Tensor) -> NotFinite:
+        self.store()
+        bad = order[told.bad_from : told.bad_to]
+        return NotFinite(told.steps, rows.X[bad], rows.y[bad])  # type: ignore[index]
 
     def measure(
         self, rows: Rows, batch_size: int = 0, *,
         score: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
     ) -> tuple[float, dict[str, float]]:  # fmt: skip
         """See `layerwise.engine.torch.measure`; the size of a batch is the core's business."""
-        rows = rows.picked()
-        total, weight = self.core.measure(*self._given(rows))
-        scored = score(self.predict(rows.X), rows.y) if score else {}  # type: ignore[arg-type]
+        index = None if rows.index is None else rows.index.numpy()
+        outputs = None
+        if score:
+            outputs = torch.empty(len(rows), self.core.n_outputs, dtype=self.dtype)
+        total, weight = self.core.measure(
+            *self._given(rows), index, None if outputs is None else outputs.numpy()
+        )
+        scored = {}
+        if score and outputs is not None:
+            y: Any = rows.y
+            scored = score(outputs, y if rows.index is None else y[rows.index])
         return total / weight if weight else float("nan"), scored
 
     def predict(self, X: Tensor) -> Tensor:
@@ -255,7 +405,9 @@ class Native:
 
     def gradients(self, rows: Rows) -> tuple[float, list[Tensor]]:
         """Loss and gradients of one batch of all the rows: for tests and traces."""
-        self._draw()
+        seed = self._seed()
+        if seed is not None:
+            self.core.seed(seed)
         rows = rows.picked()
         value = self.core.gradients(*self._given(rows), np.arange(len(rows), dtype=np.int64))
         found = [torch.empty(p.shape, dtype=self.dtype) for p in self.parameters]
@@ -299,23 +451,6 @@ class Native:
         loss = _core.Loss(self.loss.kind, self.loss.a, weight, self.loss.ignored, classes)
         return _rows(rows.X, self.dtype), _array(y, y.dtype if classes else self.dtype), w, loss
 
-    def _check_batches(self, n: int, X: Any, batch_size: int) -> None:
-        """Say of a batch of one row what torch's batch normalisation says."""
-        lone = n == 1 or (batch_size == 1 and n > 2)  # a last row alone joins the one before
-        if lone and self._normed():
-            raise ValueError(
-                "Expected more than 1 value per channel when training, got input size "
-                f"{torch.Size([1, X.shape[1]])}"
-            )
-
-    def _draw(self) -> None:
-        """Dropout goes on from the generator that its layers draw from in torch."""
-        for layer in self.layers:
-            if layer.planned[0] == "Dropout" and layer.planned[4] > 0:
-                generator: Any = self.dropout or getattr(layer.module, "generator", None)
-                self.core.seed(int(torch.randint(2**62, (), generator=generator)))
-                break
-
 
 def _remembered(kind: str, group: dict[str, Any]) -> tuple[str, ...]:
     """The states that these options use; "" for a buffer that they do not."""
@@ -342,6 +477,14 @@ def _set(state: dict[str, Any], name: str, value: float, group: dict[str, Any]) 
         state[name].fill_(value)
     else:
         state[name] = torch.tensor(value, dtype=_scalar(None, bool(group.get("fused"))))
+
+
+def _epoch(told: Any) -> Epoch:
+    return Epoch(told.loss, told.steps, told.rows, told.complete)
+
+
+def _left(deadline: float) -> float:
+    return min(deadline - time.monotonic(), 1e300)
 
 
 def _rows(X: Any, dtype: torch.dtype) -> np.ndarray:

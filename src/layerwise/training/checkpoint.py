@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ class State:
     rows: list[dict[str, Any]] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+
+
+def copy_state(network: nn.Module) -> dict[str, Any]:
+    """All weights, buffers and other state of the network, as copies."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
+        for name, value in network.state_dict().items()
+    }
 
 
 class Checkpoint:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +19,8 @@ from layerwise.engine.torch import FULL, Loader, NotFinite, Precision, Rows, cpu
 from layerwise.errors import DataError, SettingError, TrainingError
 from layerwise.network.layers import set_dropout_generator
 from layerwise.network.walk import walk
-from layerwise.training.checkpoint import Checkpoint, State
+from layerwise.training.ahead import can_run_ahead, run_ahead
+from layerwise.training.checkpoint import Checkpoint, State, copy_state
 from layerwise.training.history import History
 from layerwise.training.layers import Recorder
 from layerwise.training.optimizer import make_optimizer
@@ -144,7 +144,14 @@ def fit(
     set_dropout_generator(network, dropout)
     try:
         with cpu_threads(recipe.threads):
-            while state.epoch < recipe.epochs:
+            if not callbacks and not checkpoint and can_run_ahead(engine, train, valid, recipe):
+                history.stopped = run_ahead(
+                    engine, train, valid, recipe, state, recorder, shuffle=shuffle,
+                    rates=scale and partial(_rates, scale, rates, 0), start=start,
+                    deadline=deadline, stop=stop, score=score,
+                )  # fmt: skip
+            # The same one by one, for all to look at.
+            while state.epoch < recipe.epochs and history.stopped == "epochs":
                 began = time.monotonic()
                 order = None
                 if n_rows is not None:
@@ -261,14 +268,6 @@ def _keep_best(state: State, network: nn.Module, value: float, min_delta: float)
         return
     # An interrupt between these lines must not leave an epoch's number beside another's weights.
     state.best, state.best_epoch, state.best_value = copy_state(network), state.epoch, value
-
-
-def copy_state(network: nn.Module) -> dict[str, Any]:
-    """All weights, buffers and other state of the network, as copies."""
-    return {
-        name: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
-        for name, value in network.state_dict().items()
-    }
 
 
 # ---------------------------------------------------------------- what made the loss NaN

@@ -59,8 +59,12 @@ class Recorder:
 
     def begin(self, epoch: int) -> None:
         """Look at this epoch (counted from 1), or leave it alone."""
-        self.looks = self.possible and (epoch <= FIRST or epoch % self.epochs == 0)
+        self.looks = self.looks_at(epoch)
         self.engine.watch(self.step if self.looks else 0)
+
+    def looks_at(self, epoch: int) -> bool:
+        """Whether this epoch is one to look at."""
+        return self.possible and (epoch <= FIRST or epoch % self.epochs == 0)
 
     def rows(self, epoch: int) -> list[dict[str, Any]]:
         """A row for each layer, if the epoch was looked at.

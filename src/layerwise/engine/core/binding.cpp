@@ -19,6 +19,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "epochs.hpp"
 #include "request.hpp"
 
 namespace nb = nanobind;
@@ -48,6 +49,7 @@ static std::vector<std::pair<std::string, Make>> sets() {
 using Array = nb::ndarray<nb::ro, nb::device::cpu, nb::c_contig>;  // to read from
 using Out = nb::ndarray<nb::device::cpu, nb::c_contig>;            // to write into
 using Order = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Orders = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Rates = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 static const std::map<std::string, LayerKind> LAYERS = {
@@ -90,6 +92,7 @@ struct Held {
   bool in_double;
   int n_inputs;
   std::vector<Group> groups;
+  ToldOfSeveral told;
   std::atomic<bool> busy = false;
 
   Held(const std::vector<Planned>& planned, int n_inputs, bool in_double, const std::string& set,
@@ -223,10 +226,12 @@ struct Given {
   }
 };
 
-static void check_order(const Order& order, long n) {
+// Row numbers of one epoch, or of several.
+template <class A> static void check_order(const A& order, long n) {
   require((uintptr_t)order.data() % 8 == 0, "order is not aligned");
-  require(order.shape(0) < (size_t)std::numeric_limits<int>::max(), "order has too many rows");
-  for (size_t i = 0; i < order.shape(0); ++i) {
+  require(order.shape(order.ndim() - 1) < (size_t)std::numeric_limits<int>::max(),
+          "order has too many rows");
+  for (size_t i = 0; i < order.size(); ++i) {
     const int64_t row = order.data()[i];
     if (row >= 0 && row < n) continue;
     require(false, "order names row " + std::to_string(row) + " of " + std::to_string(n));
@@ -252,8 +257,8 @@ static long n_steps(long n, long batch_size) {
 }
 
 static const Place place_of(const Held& h, int buffer, int slot) {
-  require(buffer >= 0 && buffer <= 5, "there are the buffers 0 to 5");
-  const auto places = buffer == 5 ? h.core->statistics() : h.core->parameters();
+  require(buffer >= 0 && buffer <= 7, "there are the buffers 0 to 7");
+  const auto places = buffer == 5 || buffer == 7 ? h.core->statistics() : h.core->parameters();
   require(slot >= 0 && slot < (int)places.size(), "there is no such parameter");
   return places[slot];
 }
@@ -270,6 +275,49 @@ template <class A> static void check_place(const Held& h, const A& a, const Plac
 static void let_signals_in() {
   nb::gil_scoped_acquire lock;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+// The same for threads that no signal reaches: `stop` is asked too, if it is not None.
+static Poll asking(const nb::object& stop) {
+  if (stop.is_none()) return let_signals_in;
+  return [&stop] {
+    nb::gil_scoped_acquire lock;
+    bool ends = PyErr_CheckSignals() != 0;
+    if (!ends && nb::cast<bool>(stop())) {
+      PyErr_SetNone(PyExc_KeyboardInterrupt);
+      ends = true;
+    }
+    if (ends) throw nb::python_error();
+  };
+}
+
+// What an epoch is asked for, but for its order.
+static Request request(const Held& h, long n, long n_epochs, long batch_size,
+                       const std::string& optimizer, const std::optional<Rates>& rates,
+                       double clip_norm, double clip_value, double seconds) {
+  check_groups(h);
+  require(batch_size >= 1, "batch_size has to be at least 1");
+  Request ask;
+  ask.batch_size = batch_size;
+  ask.clip_norm = clip_norm;
+  ask.clip_value = clip_value;
+  ask.deadline = now() + seconds;
+  ask.optimizer = named(OPTIMIZERS, optimizer);
+  if (rates) {
+    require(rates->shape(1) == h.groups.size() &&
+                (long)rates->shape(0) >= n_epochs * n_steps(n, batch_size) &&
+                (uintptr_t)rates->data() % 8 == 0,
+            "rates have to be of shape (steps, groups)");
+    ask.rates = rates->data();
+  }
+  return ask;
+}
+
+// All rows, or those of an index.
+static Part part_of(const Data& rows, const std::optional<Order>& index) {
+  if (!index) return {nullptr, rows.n};
+  check_order(*index, rows.n);
+  return {index->data(), (long)index->shape(0)};
 }
 
 NB_MODULE(_core, m) {
@@ -308,6 +356,14 @@ NB_MODULE(_core, m) {
       .def_ro("rows", &Outcome::rows).def_ro("bad_from", &Outcome::bad_from)
       .def_ro("bad_to", &Outcome::bad_to).def_ro("complete", &Outcome::complete);
 
+  nb::class_<Passed>(m, "Passed")
+      .def_ro("outcome", &Passed::outcome).def_ro("loss", &Passed::loss)
+      .def_ro("ended", &Passed::ended);
+
+  nb::class_<ToldOfSeveral>(m, "Told")
+      .def_ro("passed", &ToldOfSeveral::passed).def_ro("best", &ToldOfSeveral::best)
+      .def_ro("last", &ToldOfSeveral::last);
+
   nb::class_<Held>(m, "Network")
       .def(nb::init<const std::vector<Planned>&, int, bool, const std::string&,
                     const std::vector<std::vector<double>>&>(),
@@ -325,16 +381,23 @@ NB_MODULE(_core, m) {
            [](Held& h, int buffer, int slot, const Array& from) {
              Turn turn(h);
              check_place(h, from, place_of(h, buffer, slot));
+             require(buffer < 6, "what was kept is only read");
              h.core->put(buffer, slot, from.data());
            })
       .def("get",
            [](Held& h, int buffer, int slot, const Out& to) {
              Turn turn(h);
              check_place(h, to, place_of(h, buffer, slot));
+             require(buffer < 6 || h.core->has_kept(), "nothing was kept");
              h.core->get(buffer, slot, to.data());
            },
            "buffer"_a, "slot"_a, "to"_a.noconvert())
       .def("batches", [](const Held& h, int layer) { return h.core->batches(layer); })
+      .def("kept_batches",
+           [](Held& h, int layer) {
+             Turn turn(h);
+             return h.core->kept_batches(layer);
+           })
       .def("set_batches",
            [](Held& h, int layer, long n) {
              Turn turn(h);
@@ -386,13 +449,18 @@ NB_MODULE(_core, m) {
            "X"_a, "outputs"_a.noconvert())
       .def("measure",
            [](Held& h, const Array& X, const Array& y, std::optional<Array> w,
-              const LossHeld& loss) {
+              const LossHeld& loss, const std::optional<Order>& index,
+              std::optional<Out> outputs) {
              Turn turn(h);
              const Given given(h, X, y, w, loss);
+             const Part part = part_of(given.rows, index);
+             if (outputs) h.check(*outputs, {(size_t)part.n, (size_t)h.core->n_outputs()}, "outputs");
+             void* to = outputs ? outputs->data() : nullptr;
              nb::gil_scoped_release free;
-             return h.core->measure(given.rows, given.loss, let_signals_in);
+             return h.core->measure(given.rows, part, given.loss, to, let_signals_in);
            },
-           "X"_a, "y"_a, "w"_a.none(), "loss"_a)
+           "X"_a, "y"_a, "w"_a.none(), "loss"_a, "index"_a.none() = nb::none(),
+           "outputs"_a.none().noconvert() = nb::none())
       .def("gradients",
            [](Held& h, const Array& X, const Array& y, std::optional<Array> w, const LossHeld& loss,
               const Order& order) {
@@ -407,34 +475,75 @@ NB_MODULE(_core, m) {
       .def("epoch",
            [](Held& h, const Array& X, const Array& y, std::optional<Array> w, const LossHeld& loss,
               const Order& order, long batch_size, const std::string& optimizer,
-              std::optional<Rates> rates, double clip_norm, double clip_value, double seconds) {
+              std::optional<Rates> rates, double clip_norm, double clip_value, double seconds,
+              nb::object stop) {
              Turn turn(h);
              Given given(h, X, y, w, loss);
              check_order(order, given.rows.n);
-             check_groups(h);
-             require(batch_size >= 1, "batch_size has to be at least 1");
-             const long n = given.rows.n = order.shape(0);
-             Request ask;
+             given.rows.n = order.shape(0);
+             Request ask = request(h, given.rows.n, 1, batch_size, optimizer, rates, clip_norm,
+                                   clip_value, seconds);
              ask.order = order.data();
-             ask.batch_size = batch_size;
-             ask.clip_norm = clip_norm;
-             ask.clip_value = clip_value;
-             ask.deadline = std::chrono::duration<double>(
-                                std::chrono::steady_clock::now().time_since_epoch())
-                                .count() +
-                            seconds;
-             ask.optimizer = named(OPTIMIZERS, optimizer);
-             if (rates) {
-               require(rates->shape(1) == h.groups.size() &&
-                           (long)rates->shape(0) >= n_steps(n, batch_size) &&
-                           (uintptr_t)rates->data() % 8 == 0,
-                       "rates have to be of shape (steps, groups)");
-               ask.rates = rates->data();
-             }
+             const Poll poll = asking(stop);
              nb::gil_scoped_release free;
-             return h.core->epoch(given.rows, ask, given.loss, h.groups, let_signals_in);
+             return h.core->epoch(given.rows, ask, given.loss, h.groups, poll);
            },
            "X"_a, "y"_a, "w"_a.none(), "loss"_a, "order"_a, "batch_size"_a, "optimizer"_a,
            "rates"_a.none() = nb::none(), "clip_norm"_a = 0.0, "clip_value"_a = 0.0,
-           "seconds"_a = 1e300);
+           "seconds"_a = 1e300, "stop"_a.none() = nb::none())
+      // Several epochs in one go; what is told of them is there also when an exception ends them.
+      .def("epochs",
+           [](Held& h, const Array& X, const Array& y, std::optional<Array> w,
+              const LossHeld& loss, const Orders& orders, long batch_size,
+              const std::string& optimizer, std::optional<Rates> rates, double clip_norm,
+              double clip_value, double seconds, nb::object stop,
+              std::optional<std::tuple<Array, Array, std::optional<Array>>> held,
+              std::optional<Order> index, std::optional<Order> seeds, std::optional<Out> outputs,
+              double best, double min_delta, long without_gain, long patience, bool begun) {
+             Turn turn(h);
+             h.told = {};
+             Given given(h, X, y, w, loss);
+             check_order(orders, given.rows.n);
+             Several want;
+             want.n_epochs = orders.shape(0);
+             want.train = want.held = given.rows;
+             want.train.n = orders.shape(1);
+             std::optional<Given> other;
+             if (held) {
+               other.emplace(h, std::get<0>(*held), std::get<1>(*held), std::get<2>(*held), loss);
+               want.held = other->rows;
+             }
+             want.part = part_of(want.held, index);
+             want.ask = request(h, want.train.n, want.n_epochs, batch_size, optimizer, rates,
+                                clip_norm, clip_value, seconds);
+             want.ask.order = orders.data();
+             want.n_rates = n_steps(want.train.n, batch_size) * (long)h.groups.size();
+             if (seeds) {
+               require((long)seeds->shape(0) == want.n_epochs && (uintptr_t)seeds->data() % 8 == 0,
+                       "there has to be a seed for each epoch");
+               want.seeds = seeds->data();
+             }
+             if (outputs) {
+               const size_t width = h.core->n_outputs();
+               h.check(*outputs, {(size_t)want.n_epochs, (size_t)want.part.n, width}, "outputs");
+               want.outputs = static_cast<char*>(outputs->data());
+               want.outputs_of_one = want.part.n * width * (h.in_double ? 8 : 4);
+             }
+             want.best = best;
+             want.min_delta = min_delta;
+             want.without_gain = without_gain;
+             want.patience = patience;
+             want.begun = begun;
+             const Poll poll = asking(stop);
+             nb::gil_scoped_release free;
+             run(*h.core, want, given.loss, h.groups, h.told, poll);
+           },
+           "X"_a, "y"_a, "w"_a.none(), "loss"_a, "orders"_a, "batch_size"_a, "optimizer"_a,
+           "rates"_a.none(), "clip_norm"_a, "clip_value"_a, "seconds"_a, "stop"_a.none(),
+           "held"_a.none(), "index"_a.none(), "seeds"_a.none(), "outputs"_a.none().noconvert(),
+           "best"_a, "min_delta"_a, "without_gain"_a, "patience"_a, "begun"_a)
+      .def_prop_ro("told", [](Held& h) {
+        Turn turn(h);
+        return h.told;
+      });
 }

@@ -30,7 +30,8 @@ template <class T> class Network final : public Core {
   std::vector<Place> statistics() const override { return places(stack_.statistic_slots); }
 
   // Buffers: 0 the parameters, 1 their gradients, 2 to 4 what the optimizer remembers of each, 5 the
-  // running statistics. Arrays outside are as torch has them.
+  // running statistics, 6 and 7 parameters and statistics as they were kept. Arrays outside are as
+  // torch has them.
   void put(int buffer, int slot, const void* from) override {
     T* outside = const_cast<T*>(static_cast<const T*>(from));
     moved<T, true>(slot_of(buffer, slot), memory(buffer), outside);
@@ -42,6 +43,16 @@ template <class T> class Network final : public Core {
   void set_batches(int layer, long n) override { stack_.layers.at(layer).batches = n; }
   void seed(uint64_t s) override { stack_.seed(s); }
 
+  // A copy of all that answers depend on, until the next.
+  void keep() override {
+    kept_ = stack_.theta;
+    kept_statistics_ = stack_.statistics;
+    kept_batches_.clear();
+    for (const auto& layer : stack_.layers) kept_batches_.push_back(layer.batches);
+  }
+  bool has_kept() const override { return kept_batches_.size() == stack_.layers.size(); }
+  long kept_batches(int layer) const override { return kept_batches_.at(layer); }
+
   void watch(long every) override { watching_.every(every); }
   std::pair<std::vector<LayerSeen>, std::vector<ParameterSeen>> seen() override {
     return watching_.seen();
@@ -50,26 +61,26 @@ template <class T> class Network final : public Core {
   // Outputs of shape (n, n_outputs), row by row, in evaluation mode.
   void predict(const void* rows_of_X, long n, void* to, const Poll& poll) override {
     const T* X = static_cast<const T*>(rows_of_X);
-    T* outputs = static_cast<T*>(to);
     in_chunks(n, poll, [&](long from, int rows) {
       stack_.gather(X + from * stack_.n_inputs, nullptr, rows);
-      const T* z = stack_.forward(rows, false);
-      for (int b = 0; b < rows; ++b)
-        for (int o = 0; o < n_outputs(); ++o)
-          outputs[(from + b) * n_outputs() + o] = z[(o / p) * stack_.cap * p + (long)b * p + o % p];
+      answers(stack_.forward(rows, false), rows, static_cast<T*>(to) + from * n_outputs());
     });
   }
 
-  // Sum of the loss over all rows in evaluation mode, and the weight that they stand for.
-  std::pair<double, double> measure(const Data& data, const LossSpec& spec,
-                                    const Poll& poll) override {
+  // Sum of the loss over these rows in evaluation mode, and the weight that they stand for; the
+  // outputs too, of shape (n, n_outputs), unless they are null.
+  std::pair<double, double> measure(const Data& data, const Part& part, const LossSpec& spec,
+                                    void* outputs, const Poll& poll) override {
     const Rows<T> rows(data);
     const LossOf<T> loss = loss_of(spec);
     double sum = 0, weight = 0;
-    in_chunks(rows.n, poll, [&](long from, int n) {
-      stack_.gather(rows.X + from * stack_.n_inputs, nullptr, n);
+    in_chunks(part.n, poll, [&](long from, int n) {
+      const int64_t* order = part.order ? part.order + from : nullptr;
+      stack_.gather(order ? rows.X : rows.X + from * stack_.n_inputs, order, n);
       const T* z = stack_.forward(n, false);
-      const Summed told = batch_loss(loss, n, z, rows.from(from), nullptr);
+      if (outputs) answers(z, n, static_cast<T*>(outputs) + from * n_outputs());
+      const Batch<T> target = order ? targets_.gather(rows, order, n) : rows.from(from);
+      const Summed told = batch_loss(loss, n, z, target, nullptr);
       sum += told.sum;
       weight += told.weight;
     });
@@ -122,7 +133,8 @@ template <class T> class Network final : public Core {
   Stack<T> stack_;
   Watching<T> watching_;
   Targets<T> targets_;
-  Buffer<T> state_[3];
+  Buffer<T> state_[3], kept_, kept_statistics_;
+  std::vector<long> kept_batches_;
 
   double gradients(const Rows<T>& rows, const int64_t* order, int n, const LossOf<T>& loss) {
     stack_.reserve(n);
@@ -138,6 +150,13 @@ template <class T> class Network final : public Core {
       for (long i = 0; i < (long)n * p; i += L<T>) at(dz + q * stack_.cap * p + i) *= by;
     stack_.backward(n);
     return value;
+  }
+
+  // Panels of outputs to rows.
+  void answers(const T* z, int rows, T* to) const {
+    for (int b = 0; b < rows; ++b)
+      for (int o = 0; o < n_outputs(); ++o)
+        to[b * n_outputs() + o] = z[(o / p) * stack_.cap * p + (long)b * p + o % p];
   }
 
   // Rows a few at a time, so that hidden layers stay in the cache.
@@ -160,11 +179,12 @@ template <class T> class Network final : public Core {
     return found;
   }
   const Slot& slot_of(int buffer, int i) const {
-    return buffer == 5 ? stack_.statistic_slots.at(i) : stack_.slots.at(i);
+    return buffer == 5 || buffer == 7 ? stack_.statistic_slots.at(i) : stack_.slots.at(i);
   }
   T* memory(int buffer) {
     if (buffer == 5) return stack_.statistics.data();
     if (buffer == 0) return stack_.theta.data();
+    if (buffer >= 6) return (buffer == 6 ? kept_ : kept_statistics_).data();
     return need(buffer == 1 ? stack_.grad : state_[buffer - 2]).data();
   }
   Buffer<T>& need(Buffer<T>& b) {

@@ -69,6 +69,12 @@ struct Outcome {
   bool complete = false;
 };
 
+// Which rows of the data, in which order; all of them as they stand where `order` is null.
+struct Part {
+  const int64_t* order = nullptr;
+  long n = 0;
+};
+
 // Called now and then from long work; it throws to end it.
 using Poll = std::function<void()>;
 
@@ -103,8 +109,12 @@ class Core {
   virtual void watch(long every) = 0;
   virtual std::pair<std::vector<LayerSeen>, std::vector<ParameterSeen>> seen() = 0;
   virtual void predict(const void* X, long n, void* outputs, const Poll& poll) = 0;
-  virtual std::pair<double, double> measure(const Data& data, const LossSpec& loss,
+  virtual std::pair<double, double> measure(const Data& data, const Part& part,
+                                            const LossSpec& loss, void* outputs,
                                             const Poll& poll) = 0;
+  virtual void keep() = 0;
+  virtual bool has_kept() const = 0;
+  virtual long kept_batches(int layer) const = 0;
   virtual double gradients(const Data& data, const int64_t* order, long n, const LossSpec& loss) = 0;
   virtual Outcome epoch(const Data& data, const Request& ask, const LossSpec& loss,
                         std::vector<Group>& groups, const Poll& poll) = 0;
