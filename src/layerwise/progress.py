@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from layerwise.training.fit import EpochEnd
 
 _WIDTH = 79
+_BLOCK = 10  # lines of a live block at most
 _EVERY_S = 1.0  # plain lines at most this often, so that a log stays readable
 
 
@@ -19,12 +21,12 @@ class Progress:
         self.stream = stream
         self.live = stream.isatty() if live is None else live
         self._shown = 0.0
-        self._last: EpochEnd | None = None
+        self._last: dict[int, EpochEnd] = {}  # of each network
         self._status: Any = None
 
     def __call__(self, event: EpochEnd) -> None:
         """Show one epoch."""
-        self._last = event
+        self._last[event.member] = event
         if self.live:
             self._show_live(event)
         elif time.monotonic() - self._shown >= _EVERY_S:
@@ -32,13 +34,15 @@ class Progress:
             print(line(event), file=self.stream, flush=True)
 
     def close(self) -> None:
-        """End the live line, and let the last epoch stand."""
+        """End the live lines, and let the last epoch stand."""
         if self._status is not None:
             self._status.stop()
             self._status = None
-        if self._last is not None and (self.live or self._shown):
-            print(line(self._last, ended=True), file=self.stream, flush=True)
-            self._last = None
+        if self._last and (self.live or self._shown):
+            events = list(self._last.values())
+            text = line(events[0], ended=True) if len(events) == 1 else all_ended(events)
+            print(text, file=self.stream, flush=True)
+            self._last = {}
 
     def _show_live(self, event: EpochEnd) -> None:
         from rich.console import Console
@@ -47,7 +51,9 @@ class Progress:
         if self._status is None:
             self._status = Status("", console=Console(file=self.stream))
             self._status.start()
-        self._status.update(line(event)[:77])  # the spinner takes two places
+        shown = sorted(self._last.values(), key=lambda one: one.member)[-_BLOCK:]
+        # the spinner takes two places of the first line
+        self._status.update("\n  ".join(line(one)[:77] for one in shown))
 
 
 def line(event: EpochEnd, *, ended: bool = False) -> str:
@@ -61,7 +67,8 @@ def line(event: EpochEnd, *, ended: bool = False) -> str:
     'epoch 7/200  train 0.3100  valid 0.3500  accuracy 0.900  best 6  ≤96 s'
     """
     row = event.row
-    parts = [f"epoch {row['epoch']}/{event.epochs}", f"train {_loss(row['train_loss'])}"]
+    number = f"{event.member}/{event.members} " if event.members > 1 else ""
+    parts = [f"{number}epoch {row['epoch']}/{event.epochs}", f"train {_loss(row['train_loss'])}"]
     if "valid_loss" in row:
         parts.append(f"valid {_loss(row['valid_loss'])}")
     known = {"epoch", "train_loss", "valid_loss", "loss", "lr", "seconds"}
@@ -79,6 +86,19 @@ def line(event: EpochEnd, *, ended: bool = False) -> str:
         if len("  ".join(parts)) > _WIDTH:
             parts.remove(speed)
     return "  ".join(parts)[:_WIDTH]
+
+
+def all_ended(events: Sequence[EpochEnd]) -> str:
+    """One line on how the networks of a bag ended, in at most 79 characters."""
+    events = sorted(events, key=lambda event: event.member)
+    best = ", ".join(str(event.best_epoch) for event in events)
+    most = max(event.row["epoch"] for event in events)
+    seconds = max(event.elapsed_s for event in events)
+    name = "valid_loss" if all("valid_loss" in event.row for event in events) else "train_loss"
+    loss = sum(event.row[name] for event in events) / len(events)
+    text = f"{len(events)} networks  {most} epochs  {name.split('_')[0]} {_loss(loss)}  best {best}"
+    end = f"  {seconds:.1f} s"
+    return text[: _WIDTH - len(end)] + end
 
 
 def _loss(value: float) -> str:

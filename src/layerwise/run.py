@@ -18,7 +18,7 @@ from layerwise.model import file as model_file
 from layerwise.model.model import Model
 from layerwise.prepare import Notice, Prepared, Question, prepare, read
 from layerwise.training.history import History
-from layerwise.training.recipe import Recipe
+from layerwise.training.recipe import Recipe, with_preset
 
 if TYPE_CHECKING:
     from layerwise.insight.layers import Layers
@@ -166,6 +166,7 @@ def train(
     encoding: str = "utf-8",
     baselines: bool = True,
     random_state: int = 0,
+    preset: str = "default",
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     report: Callable[[str], None] | None = None,
@@ -194,6 +195,8 @@ def train(
     encoding : of text files
     baselines : whether to fit a constant, a linear model and boosted trees beside it
     random_state : of everything random; the global state is left alone
+    preset : "fast", "default" or "best": settings of `layerwise.training.recipe.PRESETS`, under
+        those that are given by name
     out : a folder for the run; without it nothing is written
     callbacks : called with each `layerwise.training.fit.EpochEnd`
     report : called with sentences on what there is to know about the data
@@ -227,7 +230,8 @@ def train(
         class_weight=class_weight, group=group, time=time, roles=dict(roles or {}),
         drop=_listed(drop), schema=None if schema is None else str(schema),
         missing=_listed(missing),
-        encoding=encoding, baselines=baselines, random_state=random_state, settings=settings,
+        encoding=encoding, baselines=baselines, random_state=random_state,
+        settings=with_preset(preset, settings),
     )  # fmt: skip
     question.check()
     if out is None:

@@ -32,7 +32,7 @@ def show_training(run: Run) -> str:
     classes = "" if target.is_regression else f", {len(target.classes)} classes"
     parts = [
         f"{rows['train']:,} rows trained",
-        f"{rows['valid']:,} validated",
+        *([f"{rows['valid']:,} validated"] if rows["valid"] or not record.get("members") else []),
         f"{rows['test']:,} tested",
     ]
     lines = [
@@ -51,10 +51,23 @@ def show_training(run: Run) -> str:
         "time limit": "time limit reached",
     }
     stopped = record["stopped"].split(":")[0]
-    lines.append(
-        f"epoch {record['best_epoch']} of {record['epochs']} kept ({why.get(stopped, stopped)}); "
-        f"{summarise(model.plan).total:,} parameters"
-    )
+    size = f"{summarise(model.plan).total:,} parameters"
+    members = record.get("members")
+    if members:
+        best = ", ".join(str(member["best_epoch"]) for member in members)
+        lines.append(
+            wrapped(
+                f"{len(members)} networks of {size}, their answers averaged; kept are their "
+                f"epochs {best} ({why.get(stopped, stopped)})"
+            )
+        )
+    else:
+        lines.append(
+            f"epoch {record['best_epoch']} of {record['epochs']} kept "
+            f"({why.get(stopped, stopped)}); {size}"
+        )
+    if "out_of_fold" in record:
+        lines.append(wrapped(_held_out(target.task, record["out_of_fold"])))
     reason = record.get("engine_reason")
     if reason and record["engine"] == "torch":
         lines.append(wrapped(f"trained by PyTorch's own loop: {reason}"))
@@ -65,6 +78,18 @@ def show_training(run: Run) -> str:
         lines += ["", f"saved in {run.folder}; next:", f"  layerwise inspect {path}",
                   f"  layerwise predict {path} NEW.csv -o answers.csv"]  # fmt: skip
     return "\n".join(lines)
+
+
+def _held_out(task: str, found: Mapping[str, Any]) -> str:
+    """The score on rows that no asked network was trained on, and how sure it is."""
+    which = "rows that chose the epochs" if found["how"] == "validation" else "rows out of fold"
+    told = []
+    for name in (DECIDING.get(task, "log_loss"), "r2" if task == "regression" else "accuracy"):
+        if name in found["interval"]:
+            low, high = found["interval"][name]
+            value = number(found["metrics"][name])
+            told.append(f"{name.replace('_', ' ')} {value} ({number(low)} to {number(high)})")
+    return f"on {found['rows']:,} {which}: {', '.join(told)}, 95 %" if told else ""
 
 
 def metric_table(by_name: Mapping[str, Mapping[str, float]]) -> str:
@@ -186,7 +211,14 @@ def show_description(model: Model) -> str:
     if "metrics" in info:
         lines += ["", f"on {info['measured_on']} rows:",
                   metric_table({"network": info["metrics"], **info["baselines"]})]  # fmt: skip
-    lines += ["", f"epoch {info['best_epoch']} was kept"]
+    if len(model.members) > 1:
+        best = ", ".join(str(epoch) for epoch in info.get("best_epochs", []))
+        lines += ["", wrapped(f"{len(model.members)} networks, their answers averaged; kept are "
+                              f"their epochs {best}")]  # fmt: skip
+    else:
+        lines += ["", f"epoch {info['best_epoch']} was kept"]
+    if "out_of_fold" in info:
+        lines.append(wrapped(_held_out(target.task, info["out_of_fold"])))
     changed = ["hidden_layer_sizes", "activation", "optimizer", "lr", "batch_size"]
     settings = ", ".join(
         f"{name} {_setting(model.recipe[name])}" for name in changed if name in model.recipe

@@ -44,7 +44,7 @@ class Recipe:
     """
 
     hidden_layer_sizes: tuple[int, ...] = _setting(
-        (128, 128),
+        (128, 128, 128),
         "Units of each hidden layer, e.g. 128,64; 0 for a linear model.",
         low=1,
         flag="hidden",
@@ -58,8 +58,20 @@ class Recipe:
     activation: str = _setting(
         "silu", "Function after each hidden layer.", choices=tuple(ACTIVATIONS)
     )
-    dropout: float = _setting(
-        0.0, "Share of hidden values set to zero while training.", low=0, high=1, open="high"
+    bins: int | str = _setting(
+        "auto",
+        "Bins by which each number also enters; auto is 16 from 800 training rows, 0 is none.",
+        low=0,
+        high=1024,
+        words=("auto",),
+    )
+    dropout: float | str = _setting(
+        "auto",
+        "Share of hidden values set to zero while training; auto is 0.1 from 200 training rows.",
+        low=0,
+        high=1,
+        open="high",
+        words=("auto",),
     )
     norm: str | None = _setting(
         None, "Normalisation after each hidden layer.", choices=tuple(NORMS), optional=True
@@ -83,9 +95,18 @@ class Recipe:
         low=0,
         words=("auto",),
     )
-    schedule: str = _setting("constant", "How the rate goes on.", choices=SCHEDULES)
-    warmup: float = _setting(
-        0.0, "Share of all steps in which the rate climbs to its value.", low=0, high=1, open="high"
+    schedule: str = _setting(
+        "auto",
+        "How the rate goes on; auto is cosine from 200 training rows, else constant.",
+        choices=("auto", *SCHEDULES),
+    )
+    warmup: float | str = _setting(
+        "auto",
+        "Share of all steps in which the rate climbs to its value; auto is 0.02 of auto's cosine.",
+        low=0,
+        high=1,
+        open="high",
+        words=("auto",),
     )
     clip_norm: float | None = _setting(
         None, "Limit of the gradients' norm.", low=0, open="low", optional=True
@@ -101,7 +122,7 @@ class Recipe:
     )
     epochs: int = _setting(200, "Passes over the training rows, at most.", low=1)
     patience: int | None = _setting(
-        20,
+        12,
         "Stop after so many epochs without gain on the validation rows; 0 never stops early.",
         low=0,
         optional=True,
@@ -112,7 +133,7 @@ class Recipe:
     )
     time_limit: float | None = _setting(
         None,
-        "Seconds after which training ends and keeps the best.",
+        "Time for all of it, in seconds or e.g. 60s, 5m, 1h; keeps the best.",
         low=0,
         open="low",
         optional=True,
@@ -153,6 +174,26 @@ class Recipe:
         return cls(**state)
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"members": 2, "epochs": 60, "patience": 6},
+    "default": {},
+    "best": {"members": 10, "hidden_layer_sizes": (256, 256, 256), "epochs": 300, "patience": 24},
+}
+
+
+def with_preset(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's settings, under those that a user gave by name.
+
+    Examples
+    --------
+    >>> with_preset("fast", {"patience": 3})
+    {'members': 2, 'epochs': 60, 'patience': 3}
+    """
+    if name not in PRESETS:
+        raise SettingError(f"unknown preset {name!r}. {did_you_mean(name, PRESETS)}")
+    return {**PRESETS[name], **settings}
+
+
 SETTINGS: dict[str, Field[Any]] = {entry.name: entry for entry in fields(Recipe)}
 
 
@@ -173,6 +214,8 @@ def check(name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise SettingError(f"{name} has to be a dict of names and values; got {value!r}")
         return {str(key): _plain(f"{name} {key}", one) for key, one in value.items()}
+    if name == "time_limit" and isinstance(value, str):
+        value = _seconds(value)
     if "choices" in limits:
         if value not in limits["choices"]:
             known = did_you_mean(str(value), limits["choices"])
@@ -203,6 +246,15 @@ def _number(name: str, value: Any, limits: Mapping[str, Any]) -> int | float:
     if below or above or math.isinf(number):
         raise SettingError(f"{name} has to be{_range(limits)}; got {value!r}")
     return int(number) if whole else number
+
+
+def _seconds(said: str) -> float | str:
+    """``"90s"``, ``"2m"`` or ``"1h"`` in seconds; other text as it is."""
+    number, unit = said.strip()[:-1], said.strip()[-1:]
+    try:
+        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (KeyError, ValueError):
+        return said
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -248,6 +300,10 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 SMALL = 200  # below so many training rows a step takes them all, in float64
+BINNED = 800  # from so many on numbers enter by bins too: of fewer rows a bin holds too few
+BINS = 16
+# Rows of a step, by the training rows there are: of few, small steps, so that there are enough.
+_STEPS = ((1000, 32), (2500, 64), (6000, 128), (math.inf, 256))
 
 # Where torch's own default is far from Adam's, that default is kept.
 _RATES = {"sgd": 0.01, "asgd": 0.01, "adagrad": 0.01, "rprop": 0.01, "adadelta": 1.0, "lbfgs": 1.0}
@@ -263,17 +319,27 @@ def settle(recipe: Recipe, n_rows: int) -> Recipe:
     --------
     >>> settled = settle(Recipe(), 3000)
     >>> settled.batch_size, settled.lr, settled.dtype
-    (64, 0.002, 'float32')
+    (128, 0.002, 'float32')
+    >>> settled.bins, settled.dropout, settled.schedule
+    (16, 0.1, 'cosine')
     """
     small = n_rows < SMALL
-    by_rows = 32 if n_rows < 2000 else 64 if n_rows < 5000 else 128 if n_rows < 20000 else 256
+    by_rows = next(size for below, size in _STEPS if n_rows < below)
     rows = n_rows if small else by_rows
     size = rows if recipe.batch_size == "auto" else recipe.batch_size
     optimizer = recipe.optimizer.lower()
     rate = _RATES.get(optimizer, 0.01 if small else 0.002)
     decay = 1e-2 if optimizer == "adamw" else 1e-4
+    bins = BINS if n_rows >= BINNED and recipe.hidden_layer_sizes else 0  # linear stays linear
+    cosine = recipe.schedule == "auto" and not small
     return replace(
         recipe,
+        bins=bins if recipe.bins == "auto" else recipe.bins,
+        dropout=(0.0 if small else 0.1) if recipe.dropout == "auto" else recipe.dropout,
+        schedule=("cosine" if cosine else "constant")
+        if recipe.schedule == "auto"
+        else recipe.schedule,
+        warmup=(0.02 if cosine else 0.0) if recipe.warmup == "auto" else recipe.warmup,
         batch_size=max(min(int(size), n_rows), 1),
         lr=rate if recipe.lr == "auto" else recipe.lr,
         weight_decay=decay if recipe.weight_decay == "auto" else recipe.weight_decay,
