@@ -1,12 +1,13 @@
 """How well the doctor judges: faults named and located, false alarms, and what it costs.
 
-    python benchmarks/doctor.py [--only WORD ...] [--jobs 2] [--cost] [--blind] [--verbose] [--show]
+    python benchmarks/doctor.py [--only WORD ...] [--drawn N] [--cost] [--blind] [--verbose]
 
 Every case of `doctor_cases` is a training as somebody would have written it. `lw.doctor` looks at
 it before the first step and `lw.watch` while its own loop runs. FOUND: an expected rule is named.
 LOCATED: at a place a careful reader would accept. SPURIOUS: an alarm of a rule that has nothing to
 do with the fault. FALSE ALARM: an error or warning about a healthy case. `--blind` gives the watch
-nothing but model, loss and optimizer; `--cost` times the healthy loops with and without it.
+nothing but model, loss and optimizer; `--cost` times the healthy loops with and without it;
+`--drawn N` judges N sane trainings drawn at random and N with one thing broken instead.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import doctor_cases
 import torch
+from doctor_cases.drawn import drawn_cases
 from doctor_cases.frame import CASES, Case, Setup
 
 for home in pkgutil.iter_modules(doctor_cases.__path__):
@@ -243,7 +245,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="*", default=[], help="parts of names of cases or rules")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="rules, files, parts of names of cases"
+    )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--cost", action="store_true", help="time the loops with and without")
     parser.add_argument("--blind", action="store_true", help="give the watch no table")
@@ -251,13 +255,18 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print all findings, one job")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--log", type=Path, help="a file to which each result is added as it comes")
+    parser.add_argument("--drawn", type=int, default=0, help="so many random pairs instead")
     arguments = parser.parse_args()
+    if arguments.drawn:
+        CASES[:] = drawn_cases(arguments.drawn)
     chosen = [
         case
         for case in CASES
         if not arguments.only
         or any(
-            word in case.name or word in case.rules or (word == "healthy" and not case.sick)
+            word in (*case.rules, case.make.__module__.rpartition(".")[2])
+            or word in case.name
+            or (word == "healthy" and not case.sick)
             for word in arguments.only
         )
     ]

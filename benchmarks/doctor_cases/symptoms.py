@@ -64,7 +64,12 @@ def thirty_loud_layers():
     return Setup(model, nn.MSELoss(), sgd(model, 1e-3), X, y)
 
 
-@sick("exploding-gradients", "lr-too-high", "init-scale", also="non-finite-loss loss-stuck")
+@sick(
+    "exploding-gradients",
+    "lr-too-high",
+    "init-scale",
+    also="non-finite-loss loss-stuck linear-stack",
+)
 def a_network_over_many_steps():
     class Recurrent(nn.Module):
         def __init__(self):
