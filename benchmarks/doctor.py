@@ -6,7 +6,7 @@ Every case of `doctor_cases` is a training as somebody would have written it. `l
 it before the first step and `lw.watch` while its own loop runs. FOUND: an expected rule is named.
 LOCATED: at a place a careful reader would accept. SPURIOUS: an alarm of a rule that has nothing to
 do with the fault. FALSE ALARM: an error or warning about a healthy case. `--blind` gives the watch
-nothing but model, loss and optimizer; `--cost` times the healthy loops with and without it;
+nothing but model, loss and optimizer, and the doctor a loader in the place of rows; `--cost` times the healthy loops with and without it;
 `--drawn N` judges N sane trainings drawn at random and N with one thing broken instead.
 """
 
@@ -70,11 +70,11 @@ def same(a: Any, b: Any) -> bool:
     return a is b if a is None else a == b
 
 
-def table(s: Setup) -> dict[str, Any]:
+def table(s: Setup, blind: bool) -> dict[str, Any]:
     """What the doctor is told besides model, loss and optimizer."""
     told: dict[str, Any] = {"epochs": s.epochs, "X_val": s.X_val, "y_val": s.y_val}
-    if s.loader is not None:
-        return {"X": s.loader, **told}
+    if s.loader is not None or blind:
+        return {"X": s.batches(), **told}
     told |= {"batch_size": s.batch_size, "shuffle": s.shuffle, "drop_last": s.drop_last}
     return {"X": s.X, "y": s.y, "names": s.names, **told}
 
@@ -90,11 +90,12 @@ def judge(case: Case, blind: bool = False, show: bool = False) -> dict[str, Any]
     before = state(s)
     start = time.process_time()
     try:
-        told = table(s)
+        told = table(s, blind)
         X, y = told.pop("X"), told.pop("y", None)
-        first = lw.doctor(s.model, s.loss, s.optimizer, X, y, **told)
-        findings += first
-        skipped += [str(one) for one in getattr(first, "skipped", ())]
+        if s.before:
+            first = lw.doctor(s.model, s.loss, s.optimizer, X, y, **told)
+            findings += first
+            skipped += [str(one) for one in getattr(first, "skipped", ())]
     except Exception:
         broken.append("doctor: " + traceback.format_exc())
     seconds = time.process_time() - start

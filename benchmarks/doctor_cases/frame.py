@@ -32,6 +32,7 @@ class Setup:
     loop: Callable[[Setup], None] | None = field(default=lambda s: plain(s))
     loader: DataLoader | None = None  # handed to the doctor in the place of X and y
     names: list[str] | None = None
+    before: bool = True  # whether model, loss and rows belong together without the loop
 
     def batches(self) -> DataLoader:
         """The loader of the case's own, or the usual one."""

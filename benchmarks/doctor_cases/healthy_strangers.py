@@ -63,7 +63,7 @@ def squeezed_in_the_loop():
 
     X, y = numbers()
     model = mlp(6, 32, 1)
-    return Setup(model, nn.MSELoss(), adam(model, 0.01), X, y[:, 0], loop=loop)
+    return Setup(model, nn.MSELoss(), adam(model, 0.01), X, y[:, 0], loop=loop, before=False)
 
 
 @healthy
@@ -76,7 +76,8 @@ def labels_made_floats_in_the_loop():
     X, y = yes_no()
     model = Deep([6, 32, 1])
     loss = nn.BCEWithLogitsLoss()
-    return Setup(model, loss, adam(model, 0.005), X, y[:, 0].long(), loop=loop)
+    y = y[:, 0].long()
+    return Setup(model, loss, adam(model, 0.005), X, y, loop=loop, before=False)
 
 
 @healthy
