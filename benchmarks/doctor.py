@@ -6,8 +6,9 @@ Every case of `doctor_cases` is a training as somebody would have written it. `l
 it before the first step and `lw.watch` while its own loop runs. FOUND: an expected rule is named.
 LOCATED: at a place a careful reader would accept. SPURIOUS: an alarm of a rule that has nothing to
 do with the fault. FALSE ALARM: an error or warning about a healthy case. `--blind` gives the watch
-nothing but model, loss and optimizer, and the doctor a loader in the place of rows; `--cost` times the healthy loops with and without it;
-`--drawn N` judges N sane trainings drawn at random and N with one thing broken instead.
+nothing but model, loss and optimizer, and the doctor a loader in the place of rows; `--cost` times
+the healthy loops with and without it; `--drawn N` judges N sane trainings drawn at random and N
+with one thing broken instead.
 """
 
 from __future__ import annotations
