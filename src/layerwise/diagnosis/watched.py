@@ -74,9 +74,8 @@ class Curves:
     rates : learning rate of each epoch; may be empty
     steps : how many there were in all
     n_valid : validation rows, if known
-    fine : losses in finer parts than epochs, where there are few epochs
     case : what else is known
-    end : the trained network on its rows, if it was looked at
+    start, end : the network on its rows before and after, if it was looked at
     """
 
     train: Sequence[float]
@@ -85,8 +84,8 @@ class Curves:
     rates: Sequence[float] = ()
     steps: int = 0
     n_valid: int | None = None
-    fine: Sequence[float] = ()
     case: Case | None = None
+    start: Portrait | None = None
     end: Portrait | None = None
 
     @property
@@ -200,12 +199,10 @@ class Watched:
     @property
     def curves(self) -> Curves:
         """The losses as curves."""
-        n = max(self.passes // 20, 1)
-        fine = [sum(self.losses[i : i + n]) / n for i in range(0, self.passes - n + 1, n)]
         per = max(len(self.rates) // max(len(self.epochs), 1), 1)
         return Curves(
             self.epochs, self.valid, self.baseline, self.rates[per - 1 :: per], self.steps,
-            fine=fine, case=self.case, end=self.end,
+            case=self.case, start=self.start, end=self.end,
         )  # fmt: skip
 
 

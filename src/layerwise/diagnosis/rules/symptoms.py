@@ -285,6 +285,10 @@ def overfitting(curves: Curves) -> Iterator[Finding]:
         return
     if not statistics.mean(train[n - 3 : n]) < train[best]:
         return
+    if min(valid[n - 5 : n]) < 1.1 * valid[best]:
+        return  # single epochs jump
+    if curves.baseline and last - valid[best] < 0.03 * curves.baseline:
+        return  # it has learnt nearly all there is
     worse = last / valid[best] - 1
     if curves.n_valid and worse < 2 / math.sqrt(curves.n_valid):
         return  # so much is chance with so few rows
@@ -302,31 +306,44 @@ def overfitting(curves: Curves) -> Iterator[Finding]:
 @rule("too-few-epochs", stage="after")
 def too_few_epochs(curves: Curves) -> Iterator[Finding]:
     """The loss was still falling fast when training stopped."""
-    epochs = len(curves.train)
-    points = list(curves.train) if epochs >= 10 else list(curves.fine)
-    base = curves.baseline
-    if len(points) < 5 or not base or curves.annealed or not all(map(math.isfinite, points)):
+    epochs, base = len(curves.train), curves.baseline
+    if not base or curves.annealed or not all(map(math.isfinite, curves.train)):
         return
-    k = max(len(points) // 5, 1)
-    limit = 0.2 if epochs > 3 else 0.1
-    if epochs < 10:  # single batches are noisy: a line through the later ones says how it falls
-        tail = points[-(6 * len(points) // 10) :]
-        slope, level = statistics.linear_regression(range(1 - len(tail), 1), tail)
-        late, whole = -slope * k, statistics.mean(points[:k]) - level
-    else:
-        late, whole = points[-1 - k] - points[-1], points[0] - points[-1]
-    if whole < 0.05 * base or not points[-1] > 0.2 * base or not late > limit * whole:
+    if epochs <= 3:
+        yield from _hardly_begun(curves, epochs, base)
         return
-    share = min(late / whole, 1.0)
-    end = f"{k} epochs" if epochs >= 10 else "fifth of the steps"
-    yield finding(
-        "warning" if epochs <= 3 else "note", "loop",
-        f"The loss was still falling when training stopped after {epochs} "
-        f"epoch{'s' * (epochs != 1)} ({share:.0%} of all that was gained came in the last {end}).",
-        healthy="less than 20 % of the gain in the last fifth",
-        why="The network could learn more than it was given time for.",
-        mend=f"{2 * epochs if epochs > 3 else 20} epochs, or a higher rate.",
-        share=share, epochs=epochs,
+    points = list(curves.train)
+    k = max(epochs // 5, 1)
+    late, whole = points[-1 - k] - points[-1], points[0] - points[-1]
+    if whole < 0.05 * base or not points[-1] > 0.2 * base or not late > 0.2 * whole:
+        return
+    yield _too_few(
+        "note", f"after {epochs} epochs ({late / whole:.0%} of all that was gained came in the "
+        f"last {k if k > 1 else 'one'})", f"{2 * epochs} epochs, or a higher rate.",
+        share=late / whole, epochs=epochs,
+    )  # fmt: skip
+
+
+def _hardly_begun(curves: Curves, epochs: int, base: float) -> Iterator[Finding]:
+    """Single batches are too noisy to tell: the rows were measured before and after."""
+    start, end = curves.start, curves.end
+    if start is None or end is None or not 5 <= curves.steps < 500:
+        return
+    gained = start.loss - end.loss
+    if not gained > 0.02 * base or not end.loss > 0.3 * base:
+        return
+    yield _too_few(
+        "warning", f"after {epochs} epoch{'s' * (epochs != 1)} of {curves.steps // epochs} steps, "
+        f"at {end.loss:.3g} of {base:.3g} for a constant answer", "20 epochs, or a higher rate.",
+        gained=gained, epochs=epochs,
+    )  # fmt: skip
+
+
+def _too_few(severity: str, told: str, mend: str, **values: float) -> Finding:
+    return finding(
+        severity, "loop", f"The loss was still falling when training stopped {told}.",
+        healthy="less than 20 % of the gain in the last fifth of the epochs",
+        why="The network could learn more than it was given time for.", mend=mend, **values,
     )  # fmt: skip
 
 
@@ -348,7 +365,9 @@ def underfitting(curves: Curves) -> Iterator[Finding]:
     own, linear, nearest = rivals.network, rivals.linear, rivals.nearest
     if max(linear, nearest) > own + 0.05:
         name, score = max(("linear", linear), ("nearest-neighbour", nearest), key=lambda p: p[1])
-        if name != "linear" and not score > 0.7 + 0.3 * rivals.chance:
+        layers = [m for _, m in case.layers if isinstance(m, torch.nn.Linear)]
+        far = end.loss > 0.6 * curves.baseline and score > 0.7 + 0.3 * rivals.chance
+        if name != "linear" and (len(layers) < 2 or not far):
             return
         yield finding(
             "warning", _narrowest(case),
