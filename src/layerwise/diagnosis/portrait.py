@@ -6,6 +6,7 @@ The graph of a pass names every activation, whether a module or a function did i
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Portrait:
     modes_differ: bool = False
 
 
-_KEPT: WeakKeyDictionary[Case, Portrait] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Case, Portrait | None] = WeakKeyDictionary()
 
 
 def portrait(case: Case) -> Portrait | None:
@@ -85,11 +86,12 @@ def portrait(case: Case) -> Portrait | None:
     The case's model is copied and stays as it is. Each case is looked at once.
     """
     if case not in _KEPT:
-        with random_states_kept(), torch.enable_grad():
-            found = _portrait(case)
-        if found is None:
-            return None
-        _KEPT[case] = found
+        with random_states_kept(), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                _KEPT[case] = _portrait(case)
+            except Exception:  # whatever the model raises is told by the rules of the first batch
+                _KEPT[case] = None
     return _KEPT[case]
 
 

@@ -375,11 +375,13 @@ class Watch:
             loss = getattr(F, self._kind)
         copies = [one.copied for one in self._optimizers.values() if one.copied is not None]
         return Case(
-            self._start if self._start is not None else self._model, loss,
-            tuple(copies) if self._start is not None else self._said,
-            as_tensor(X) if isinstance(X, Tensor) else X, y, given.X_val, given.y_val,
-            rows.batch_size, len(self.watched.starts) or None if self._ended else None,
-            rows.drop_last, rows.order, given.names, rows.sampled, self._model,
+            model=self._model if self._start is None else self._start, loss=loss,
+            optimizers=self._said if self._start is None else tuple(copies),
+            X=as_tensor(X) if isinstance(X, Tensor) else X, y=y,
+            X_val=given.X_val, y_val=given.y_val, batch_size=rows.batch_size,
+            epochs=len(self.watched.starts) or None if self._ended else None,
+            drop_last=rows.drop_last, shuffle=rows.order, names=given.names,
+            sampled=rows.sampled, original=self._model,
         )  # fmt: skip
 
 
