@@ -466,8 +466,9 @@ class NetworkClassifier(ClassifierMixin, _Network):
             return np.log(self.predict_proba(X))
 
     def _check_y(self, y: np.ndarray) -> np.ndarray:
-        check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
+        if kind not in _CLASSES:
+            check_classification_targets(y)
         if y.ndim == 2 and kind != "multilabel-indicator":
             raise DataError(f"y of kind {kind} is not supported; several labels are 0 or 1 each")
         return y
@@ -562,6 +563,9 @@ class NetworkRegressor(RegressorMixin, _Network):
 
     def _make_target(self, y: np.ndarray, weight: np.ndarray | None) -> Target:
         return Target.regression(y, weight)
+
+
+_CLASSES = ("binary", "multiclass", "multilabel-indicator")
 
 
 def _is_frame(X: Any) -> bool:

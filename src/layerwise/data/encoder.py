@@ -10,7 +10,7 @@ if they occurred); 0 is what they never had, and adds nothing to the network's s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -48,7 +48,7 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray | None, q: list[fl
         place = (n - 1) * np.asarray(q)
         low = np.floor(place).astype(np.int64)
         high = np.minimum(low + 1, n - 1)
-        ordered = np.partition(values, np.unique([low, high]))
+        ordered = np.partition(values, sorted({*low.tolist(), *high.tolist()}))
         below, above = ordered[low], ordered[high]
     else:
         order = np.argsort(values, kind="stable")
@@ -89,14 +89,17 @@ def robust_scale(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, 
     return float(middle), width
 
 
-def _scaled(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """Centred, divided by the width and smoothly clipped; zeros where the width is 0."""
-    if width == 0:
-        return np.zeros_like(values)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return smooth_clip(
-            values / width - center / width if np.isinf(width * 2) else (values - center) / width
-        )
+def _scaled(values: np.ndarray, center: Any, width: Any) -> np.ndarray:
+    """Centred, divided by the width and smoothly clipped; zeros where the width is 0.
+
+    ``values`` (n_rows,) with a center and a width, or (n_rows, n_columns) with one for each column.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        scaled = (values - center) / width
+        wide = np.isinf(width * np.float64(2))
+        if wide.any():
+            scaled = np.where(wide, values / width - center / width, scaled)
+        return np.where(np.equal(width, 0), 0.0, smooth_clip(scaled))
 
 
 @dataclass(frozen=True)
@@ -115,17 +118,13 @@ class NumberStep:
     @classmethod
     def learn(cls, column: Column, weight: np.ndarray | None) -> NumberStep:
         """Learn centre, width and range from the rows that are not gaps."""
-        missing = column.missing
-        values = column.values[~missing]
-        center, width = robust_scale(values, None if weight is None else weight[~missing])
-        return cls(
-            column.name,
-            center,
-            width,
-            bool(missing.any()),
-            float(values.min()),
-            float(values.max()),
-        )
+        missing, values = column.missing, column.values
+        gaps = bool(missing.any())
+        if gaps:
+            values = values[~missing]
+            weight = None if weight is None else weight[~missing]
+        center, width = robust_scale(values, weight)
+        return cls(column.name, center, width, gaps, float(values.min()), float(values.max()))
 
     @property
     def features(self) -> list[str]:
@@ -134,15 +133,36 @@ class NumberStep:
 
     def fill(self, column: Column, out: np.ndarray) -> None:
         """Write the features of shape (n_rows, n_features) into ``out``."""
-        missing = column.missing
-        out[:, 0] = _scaled(np.where(missing, self.center, column.values), self.center, self.width)
-        if self.gaps:
-            out[:, 1] = missing
+        fill_numbers([self], [column], [0], out)
 
     def notices(self, column: Column) -> list[str]:
         """What is new in these rows against the training rows."""
         found = _new_gaps(self.name, column, self.gaps)
         return found + _outside(self.name, column, self.low, self.high)
+
+
+def fill_numbers(
+    steps: Sequence[NumberStep], columns: Sequence[Column], places: Sequence[int], out: np.ndarray
+) -> None:
+    """Write the features of many numbers, each from its place in ``out`` on.
+
+    A block of rows at a time: calls of NumPy count in small tables, memory in large ones.
+    """
+    center = np.array([step.center for step in steps])
+    width = np.array([step.width for step in steps])
+    for start in range(0, len(out), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        values = np.empty((len(out[part]), len(steps)))
+        for i, column in enumerate(columns):
+            values[:, i] = column.values[part]
+        missing = np.isnan(values)
+        out[part, places] = _scaled(np.where(missing, center, values), center, width)
+        for i, (step, place) in enumerate(zip(steps, places)):
+            if step.gaps:
+                out[part, place + 1] = missing[:, i]
+
+
+_BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -424,12 +444,18 @@ class Encoder:
         """
         out = np.empty((table.n_rows, len(self.feature_names)), dtype=dtype, order="C")
         place = 0
+        numbers: list[tuple[NumberStep, Column, int]] = []
         for step in self.numeric:
             column = table[step.name]
             refuse_infinite(column, table)
             width = len(step.features)
-            step.fill(column, out[:, place : place + width])
+            if isinstance(step, NumberStep):
+                numbers.append((step, column, place))
+            else:
+                step.fill(column, out[:, place : place + width])
             place += width
+        if numbers:
+            fill_numbers(*zip(*numbers), out)
         for category in self.categories:
             category.fill(table[category.name], out[:, place])
             place += 1
@@ -461,6 +487,8 @@ class Encoder:
 def refuse_infinite(column: Column, table: Table) -> None:
     """An infinite number is an error that names its row; it is no gap and no number to scale."""
     if column.kind != "number":
+        return
+    if np.isfinite(column.values).all():
         return
     rows = np.flatnonzero(np.isinf(column.values))
     if rows.size:

@@ -236,7 +236,8 @@ def infer_schema(
 
 def _role(column: Column) -> tuple[Role, str]:
     """Role and reason of one column."""
-    gaps = int(column.missing.sum())
+    missing = column.missing
+    gaps = int(np.count_nonzero(missing))
     present = len(column) - gaps
     tail = f"; {gaps:,} of {len(column):,} are gaps" if gaps else ""
     note = f"; {column.note}" if column.note else ""
@@ -244,15 +245,15 @@ def _role(column: Column) -> tuple[Role, str]:
         return "constant", "every cell is a gap"
     if column.kind == "text":
         return _text_role(column, present, tail + note)
-    distinct = int(np.unique(column.values[~column.missing]).size)
+    values = column.values[~missing] if gaps else column.values
+    distinct = int(np.unique(values).size)
     if distinct == 1 and not gaps:
         return "constant", f"all {len(column):,} cells are {_example(column)!r}"
     if column.kind == "boolean":
         return "boolean", f"true or false{tail}"
     if column.kind == "datetime":
         return "date", f"ISO dates from {_first(column)} to {_last(column)}{tail}"
-    values = column.values[~column.missing]
-    whole = bool(np.all(np.isfinite(values)) and np.all(values == np.floor(values)))
+    whole = bool((values == np.floor(values)).all() and np.isfinite(values).all())
     if whole and not gaps and distinct == present > 20:
         with np.errstate(over="ignore"):
             steps = np.diff(values)

@@ -331,17 +331,17 @@ def settle(recipe: Recipe, n_rows: int) -> Recipe:
     rate = _RATES.get(optimizer, 0.01 if small else 0.002)
     decay = 1e-2 if optimizer == "adamw" else 1e-4
     bins = BINS if n_rows >= BINNED and recipe.hidden_layer_sizes else 0  # linear stays linear
-    cosine = recipe.schedule == "auto" and not small
-    return replace(
-        recipe,
-        bins=bins if recipe.bins == "auto" else recipe.bins,
-        dropout=(0.0 if small else 0.1) if recipe.dropout == "auto" else recipe.dropout,
-        schedule=("cosine" if cosine else "constant")
-        if recipe.schedule == "auto"
-        else recipe.schedule,
-        warmup=(0.02 if cosine else 0.0) if recipe.warmup == "auto" else recipe.warmup,
-        batch_size=max(min(int(size), n_rows), 1),
-        lr=rate if recipe.lr == "auto" else recipe.lr,
-        weight_decay=decay if recipe.weight_decay == "auto" else recipe.weight_decay,
-        dtype=("float64" if small else "float32") if recipe.dtype == "auto" else recipe.dtype,
-    )
+    auto = recipe.schedule == "auto"
+    cosine = auto and not small
+    settled: dict[str, Any] = {
+        "bins": bins if recipe.bins == "auto" else recipe.bins,
+        "dropout": (0.0 if small else 0.1) if recipe.dropout == "auto" else recipe.dropout,
+        "schedule": ("cosine" if cosine else "constant") if auto else recipe.schedule,
+        "warmup": (0.02 if cosine else 0.0) if recipe.warmup == "auto" else recipe.warmup,
+        "batch_size": max(min(int(size), n_rows), 1),
+        "lr": rate if recipe.lr == "auto" else recipe.lr,
+        "weight_decay": decay if recipe.weight_decay == "auto" else recipe.weight_decay,
+        "dtype": ("float64" if small else "float32") if recipe.dtype == "auto" else recipe.dtype,
+    }
+    same = all(getattr(recipe, name) == value for name, value in settled.items())
+    return recipe if same else replace(recipe, **settled)
