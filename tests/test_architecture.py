@@ -31,6 +31,7 @@ LEVELS = [
     ["baselines", "learn", "code", "report", "any_module"],
     ["judging"],
     ["run", "estimators", "search"],
+    ["checkup"],
     ["show"],
     ["cli"],
     ["__main__"],

@@ -33,7 +33,9 @@ class Case:
     X, y, X_val, y_val : tensors as given (X on whatever device)
     batch_size, epochs, drop_last, shuffle : of the training to come
     names : of the columns of X
-    sampled : whether a sampler of the loader weights the rows
+    sampled : whether a sampler of the loader, or weights of rows or classes, make up for rare ones
+    original : the user's own model, where ``model`` is a copy of it from before the training
+    classes : the names behind class indices
     """
 
     model: nn.Module
@@ -49,6 +51,8 @@ class Case:
     shuffle: bool | None = None
     names: tuple[str, ...] = ()
     sampled: bool = False
+    original: nn.Module | None = None
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -116,6 +120,10 @@ class Case:
     def column(self, index: int) -> str:
         """A column of X in words: its name, or its number."""
         return repr(self.names[index]) if index < len(self.names) else str(index)
+
+    def label(self, index: int) -> str:
+        """A class in words: its name, or its index."""
+        return self.classes[index] if index < len(self.classes) else str(index)
 
     @cached_property
     def baseline(self) -> float | None:

@@ -150,7 +150,8 @@ class Finding:
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Finding:
         """The finding that `to_json` wrote."""
-        return cls(**{**state, "explains": tuple(state.get("explains", ()))})
+        known = {name: value for name, value in state.items() if name in cls.__annotations__}
+        return cls(**{**known, "explains": tuple(state.get("explains", ()))})
 
 
 def finding(

@@ -228,8 +228,8 @@ def class_imbalance(case: Case) -> Iterator[Finding]:
     ratio = int(counts[major]) / int(counts[rare])
     yield finding(
         "warning", "y",
-        f"{share_of(p)} of the rows are '{int(labels[rare])}'; always answering "
-        f"'{int(labels[major])}' is right {q:.1%} of the time.",
+        f"{share_of(p)} of the rows are '{case.label(int(labels[rare]))}'; always answering "
+        f"'{case.label(int(labels[major]))}' is right {q:.1%} of the time.",
         healthy="at most 10 rows of one class for each of another, or weights",
         why="The rare class hardly counts in the loss, so it is hardly learnt.",
         mend=(f"pos_weight=torch.tensor({ratio:.0f}.)" if case.kind in BINARY
