@@ -253,5 +253,5 @@ def test_raw_features_are_named_and_not_the_weights_that_meet_them():
     model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3))
     found = lw.doctor(model, CE, None, X * 500, CLASSES)
     assert found.rules == ["unscaled-features"]
-    assert "init-scale" in found[0].explains
-    assert "init-scale" in [one.rule for one in found.explained]
+    assert "saturated-activation" in found[0].explains
+    assert "saturated-activation" in [one.rule for one in found.explained]

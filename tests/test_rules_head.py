@@ -67,7 +67,7 @@ FAULTS = [
     ("dtype-mismatch", "y", net(1), nn.HuberLoss(), AMOUNTS.double()),
     ("target-shape-broadcast", "y", net(1), MSE, AMOUNTS[:, 0]),
     ("target-shape-broadcast", "y", Functional(1, lambda t: t.squeeze(1)), MSE, AMOUNTS),
-    ("target-shape-broadcast", "2", net(1), MSE, AMOUNTS.expand(N, 2)),
+    ("target-shape-broadcast", "y", net(1), MSE, AMOUNTS.expand(N, 2)),
     ("target-shape-broadcast", "y", net(1), LOGITS, BITS[:, 0]),
     ("target-shape-broadcast", "y", net(1), lambda a, b: ((a - b) ** 2).mean(), AMOUNTS[:, 0]),
     ("target-shape-broadcast", "y", net(3), CE, CLASSES[:, None]),

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, WeightedRandomSampler
 
 from layerwise.network.walk import leaves
-from layerwise.training.losses import kind_of
+from layerwise.training.losses import keeps_integers, kind_of
 
 CLASSES = ("cross_entropy", "nll_loss")
 BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
@@ -83,9 +84,14 @@ class Case:
             X, y = rows_of_loader(loader)
         if names is None and hasattr(X, "columns"):
             names = [str(name) for name in X.columns]
+        floats = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        rows = None if any(isinstance(m, nn.Embedding) for m in model.modules()) else floats
+        answers = None if keeps_integers(loss) else floats
         return cls(
-            model, loss, optimizers_of(optimizer), as_tensor(X), as_tensor(y), as_tensor(X_val),
-            as_tensor(y_val), batch_size, epochs, drop_last, shuffle, tuple(names or ()), sampled,
+            model, loss, optimizers_of(optimizer), as_tensor(X, floats, rows),
+            as_tensor(y, floats, answers), as_tensor(X_val, floats, rows),
+            as_tensor(y_val, floats, answers), batch_size, epochs, drop_last, shuffle,
+            tuple(names or ()), sampled,
         )  # fmt: skip
 
     @cached_property
@@ -204,16 +210,30 @@ def optimizers_of(optimizer: Any) -> tuple[torch.optim.Optimizer, ...]:
     return tuple(one for one in found if isinstance(one, torch.optim.Optimizer))
 
 
-def as_tensor(values: Any) -> Any:
-    """Arrays and frames of numbers as tensors of their own type; anything else as it is."""
+def as_tensor(
+    values: Any, floats: torch.dtype | None = None, integers: torch.dtype | None = None
+) -> Any:
+    """Tensors as they are; arrays, lists and frames of numbers as tensors; anything else as it is.
+
+    Parameters
+    ----------
+    values : whatever somebody keeps rows in
+    floats : the type of an array's decimals; None leaves them
+    integers : that of its whole numbers
+    """
     if values is None or isinstance(values, Tensor):
         return values if values is None else values.detach()
-    if hasattr(values, "to_numpy"):
-        values = values.to_numpy()
+    if isinstance(values, dict) or (
+        isinstance(values, list | tuple) and any(isinstance(one, Tensor) for one in values)
+    ):
+        return values
     try:
-        return torch.as_tensor(values).detach()
+        array = np.array(values)
+        tensor = torch.from_numpy(array if array.dtype.kind != "O" else array.astype(float))
     except (TypeError, ValueError, RuntimeError):
         return values
+    wanted = floats if tensor.is_floating_point() else integers
+    return tensor if wanted is None else tensor.to(wanted)
 
 
 def rows_of_loader(loader: DataLoader[Any], most: int = 20_000) -> tuple[Any, Any]:

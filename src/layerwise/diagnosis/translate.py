@@ -449,7 +449,7 @@ def shape_finding(case: Case, outputs: Tensor, y: Tensor, last: str) -> Finding:
     elif y.dim() == 2 and y.shape[1] == 1 and case.kind in CLASSES:
         mend = "y = y.squeeze(1)"
     else:
-        where, wanted = last, y.shape[1] if y.dim() > 1 else 1
+        wanted = y.shape[1] if y.dim() > 1 else 1
         mend = f"give '{last}' {wanted} output{'s' * (wanted != 1)}"
         mend += "" if y.dim() > 1 else ", and y = y.unsqueeze(1)"
     if wide is None:
@@ -508,21 +508,32 @@ def _no_scalar(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
 @_reads("frozen-parameters", r"does not require grad and does not have a grad_fn")
 def _no_graph(trouble: Trouble, match: re.Match[str]) -> Iterator[Finding]:
     parameters = list(trouble.case.model.parameters())
-    last = _last_linear(trouble.case)
     if parameters and not any(p.requires_grad for p in parameters):
         yield all_frozen(trouble.case)
         return
+    where = _last_linear(trouble.case)
+    told = f"the path behind '{where}' is cut"
+    if not trouble.phase and _whole_by_itself(trouble.case):
+        where, told = "loop", "the loop cuts it, before or after the model"
     yield replace(
         finding(
-            "error", last,
-            f"The loss has no way back to any weight: the path behind '{last}' is cut.",
+            "error", where,
+            f"The loss has no way back to any weight: {told}.",
             healthy="a path from the loss to every weight",
             why="Without it no gradient arrives, and nothing can be learnt.",
-            mend="take out the detach(), .data, .item(), torch.tensor(...) or no_grad() between "
-            "the model's outputs and the loss",
+            mend="take out the no_grad(), detach(), .data, .item() or torch.tensor(...) around the "
+            "model, or between its outputs and the loss",
         ),
         rule="no-gradient-to-layer",
     )  # fmt: skip
+
+
+def _whole_by_itself(case: Case) -> bool:
+    """Whether model and loss alone have a path that the loop must have cut."""
+    from layerwise.diagnosis.first_batch import FirstBatch
+
+    value = FirstBatch.of(case).value
+    return value is not None and value.requires_grad
 
 
 def all_frozen(case: Case) -> Finding:

@@ -457,8 +457,13 @@ def init_scale(seen: FirstBatch) -> Iterator[Finding]:
     hidden = [v for v in seen.weighted[:-1] if v in seen.scales and _starts(v.module)]
     start, guess = _first_loss(seen)
     told = f"; the first loss is {start:.3g}, guessing would give {guess:.3g}" if guess else ""
-    sizes = [(seen.scales[v], v) for v in hidden if not _normalised(seen, v)]
-    limits = [(q, v, 4.0 if _next_kind(seen, v) in _FLAT_ENDS else 10.0) for q, v in sizes]
+    limits, given = [], _size_of_rows(seen)
+    for visit in hidden:
+        flat = _next_kind(seen, visit) in _FLAT_ENDS
+        q = seen.scales[visit] / given  # large rows are no fault of the weights
+        if not _normalised(seen, visit):
+            limits.append((q, visit, 4.0 if flat else 10.0))
+        given = 1.0 if flat else given
     large = [(q, v, limit) for q, v, limit in limits if not q <= limit and q == q]
     lost = bool(guess) and start > 50 * guess
     if large:
@@ -486,6 +491,15 @@ def init_scale(seen: FirstBatch) -> Iterator[Finding]:
             f"'{seen.last_layer}' starts with scores of size {_size_of(seen):.3g}{told}.",
             limit=5 * guess, **_loss_values(start, guess),
         )  # fmt: skip
+
+
+def _size_of_rows(seen: FirstBatch) -> float:
+    """Root mean square of what the first layer takes; 1 if that is less."""
+    entry = seen.forward.entry
+    if entry is None or not entry.is_floating_point():
+        return 1.0
+    size = float(entry.double().nan_to_num(0, 0, 0).square().mean().sqrt())
+    return max(size, 1.0) if math.isfinite(size) else 1.0
 
 
 def _starts(layer: Any) -> bool:
