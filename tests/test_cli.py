@@ -19,7 +19,7 @@ from layerwise import folder
 from layerwise.cli import app
 from layerwise.training.recipe import SETTINGS
 
-FAST = ["--epochs", "2", "--no-baselines", "--hidden", "4"]
+FAST = ["--epochs", "2", "--members", "1", "--no-baselines", "--hidden", "4"]
 COMMANDS = ["train", "predict", "evaluate", "inspect", "compare", "schema"]
 TOWNS = ["Bonn", "Ulm", "Kiel"]
 HEADER = "size,town,day,house,w,price,kind\n"
@@ -129,7 +129,9 @@ def test_train_shows_the_result_on_stdout_and_the_way_on_stderr(command) -> None
     assert "epoch 1/2" not in result.out
     assert max(map(len, (result.out + result.err).splitlines())) <= 80
     files = sorted(path.name for path in Path("run").iterdir())
-    assert files == ["history.jsonl", "model.layerwise", "run.json", "schema.toml"]
+    assert files == [
+        "history.jsonl", "model.layerwise", "report.html", "run.json", "schema.toml",
+    ]  # fmt: skip
 
 
 def test_train_without_out_names_a_folder_after_the_table(command) -> None:  # type: ignore[no-untyped-def]

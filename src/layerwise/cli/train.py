@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerwise.cli.app import Encoding, Json, Quiet, app
+from layerwise.cli.app import Json, Quiet, app
+from layerwise.cli.data import Table, Target, parse_data, with_data
 from layerwise.cli.output import notice, print_result
-from layerwise.cli.settings import class_weight as read_class_weight
-from layerwise.cli.settings import pairs, parse_settings, share, with_settings
+from layerwise.cli.settings import parse_settings, with_settings
 from layerwise.errors import LayerwiseError, SettingError
 
 if TYPE_CHECKING:
@@ -22,57 +22,26 @@ if TYPE_CHECKING:
 
 @app.command()
 @with_settings
+@with_data()
 def train(
     context: typer.Context,
-    table: Annotated[
-        str | None,
-        typer.Argument(
-            help="CSV, TSV, JSON lines or Parquet, also .gz or a quoted glob; - for stdin."
-        ),
-    ] = None,
-    target: Annotated[str | None, typer.Option("--target", "-t", help="Column to predict.")] = None,
-    sql: Annotated[str | None, typer.Option(help="A query over files, instead of TABLE.")] = None,
+    table: Table = None,
+    target: Target = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/TABLE-TIME")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run, to the same bytes.")
     ] = None,
-    task: Annotated[str, typer.Option(help="auto, classification or regression.")] = "auto",
-    valid: Annotated[str, typer.Option(help="Share or file of validation rows.")] = "0.15",
-    test: Annotated[str, typer.Option(help="Share or file of test rows.")] = "0.2",
-    group: Annotated[
-        str | None, typer.Option(help="Column whose equal values stay together.")
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option(help="Column by which the latest rows are tested.")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
-    class_weight: Annotated[
-        str | None, typer.Option(help="balanced, or CLASS=WEIGHT,CLASS=WEIGHT.")
-    ] = None,
-    role: Annotated[
-        list[str] | None,
-        typer.Option("--as", metavar="COLUMN=ROLE", help="What a column is, e.g. zip=category."),
-    ] = None,
-    drop: Annotated[
-        list[str] | None, typer.Option(help="Column to ignore; can be repeated.")
-    ] = None,
-    schema: Annotated[Path | None, typer.Option(help="Schema file to enforce.")] = None,
-    missing: Annotated[
-        list[str] | None, typer.Option(help="Word that is a gap; can be repeated.")
-    ] = None,
-    encoding: Encoding = "utf-8",
     baselines: Annotated[
         bool, typer.Option(help="Fit constant, linear model and trees too.")
     ] = True,
-    random_state: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     page: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html into the run folder.")
     ] = True,
     as_json: Json = False,
     quiet: Quiet = False,
-    **settings: Any,
+    **given: Any,
 ) -> int:
     """Train a network on a table: houses.csv --target price."""
     from layerwise import run as runs
@@ -91,13 +60,11 @@ def train(
             _refuse_others(context)
             run = runs.resume(resume, callbacks=callbacks, report=report)
         else:
+            data = parse_data(given)
             run = runs.train(
-                table, target, sql=sql, task=task, valid=share(valid), test=share(test),
-                weights=weights, class_weight=read_class_weight(class_weight), group=group,
-                time=time, roles={k: str(v) for k, v in pairs(role, "as").items()}, drop=drop or [],
-                schema=schema, missing=missing or [], encoding=encoding, baselines=baselines,
-                random_state=random_state, out=out or _run_folder(table or sql or "table", sql),
-                callbacks=callbacks, report=report, **parse_settings(settings),
+                table, target, **data, baselines=baselines,
+                out=out or _run_folder(table or data["sql"] or "table", data["sql"]),
+                callbacks=callbacks, report=report, **parse_settings(given),
             )  # fmt: skip
     finally:
         if progress:

@@ -1,0 +1,1 @@
+"""Cross-validation, and search for settings."""
