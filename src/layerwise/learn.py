@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from layerwise import metrics
 from layerwise._version import __version__
 from layerwise.bagging import answers_of, finish, held_out, only, parts_of, train_members, within
+from layerwise.data.bins import as_bins, learn_bins
 from layerwise.data.encoder import Encoder
 from layerwise.data.schema import Schema
 from layerwise.data.table import Table
 from layerwise.data.target import Target
 from layerwise.engine.loss import LOSSES
-from layerwise.engine.torch import Rows
+from layerwise.engine.torch import Rows, first
 from layerwise.errors import DataError, SettingError
 from layerwise.model.model import Model
 from layerwise.network.bag import Bag
@@ -100,7 +101,8 @@ def learn(
     loss = LOSSES[loss_name(recipe, target)]
     weights = class_weights(class_weight, target, train)
     parts = parts_of(len(train), fold, recipe.members)
-    recipe = settle(recipe, max(len(train) if rows is None else len(rows) for rows, _ in parts))
+    largest = max(len(train) if rows is None else len(rows) for rows, _ in parts)
+    recipe = settle(_made_with(recipe, start), largest)
     if recipe.norm == "batch" and recipe.batch_size == 1:
         raise SettingError("norm 'batch' needs at least 2 rows in a step, and batch_size is 1")
     dtype: Any = np.dtype(recipe.dtype)
@@ -110,21 +112,24 @@ def learn(
     if start is None:
         encoder = Encoder.fit(train.table, schema, train.weight)
         _refuse_no_inputs(encoder, schema, train.table)
+        train_rows = rows_of(encoder, target, train, fit_weight, dtype, device)
+        numbers = first(train_rows.X)[:, : encoder.n_numbers].cpu().numpy()
+        edges = learn_bins(numbers, int(recipe.bins), train.weight)
         plan = design(
-            encoder.n_numbers, encoder.n_codes, target.n_outputs,
+            encoder.n_numbers, encoder.n_codes, target.n_outputs, bins=as_bins(edges),
             hidden_layer_sizes=recipe.hidden_layer_sizes, activation=recipe.activation,
-            dropout=recipe.dropout, norm=recipe.norm,
+            dropout=float(recipe.dropout), norm=recipe.norm,
         )  # fmt: skip
+        kind, ends = getattr(torch, recipe.dtype), np.concatenate([np.empty(0, dtype), *edges])
         networks = [
-            build(plan, seed=int(drawn), dtype=getattr(torch, recipe.dtype)).to(device)
-            for drawn, _ in seeds
+            build(plan, seed=int(drawn), dtype=kind, edges=ends).to(device) for drawn, _ in seeds
         ]
         optimizers = [make_optimizer(network, recipe) for network in networks]
     else:
         recipe = _going_on(recipe, start)
         encoder, plan, dtype = start.model.encoder, start.model.plan, start.model.dtype
         networks, optimizers = [one.to(device) for one in start.networks], start.optimizers
-    train_rows = rows_of(encoder, target, train, fit_weight, dtype, device)
+        train_rows = rows_of(encoder, target, train, fit_weight, dtype, device)
     valid_rows = None
     if valid is not None:
         valid_weight = effective_weight(valid, target, weights)
@@ -188,9 +193,17 @@ def _score(
 
 # What a network and its optimizer are made with, and cannot be changed when they are taken over.
 _MADE_WITH = (
-    "members", "hidden_layer_sizes", "activation", "dropout", "norm", "optimizer",
+    "members", "hidden_layer_sizes", "activation", "bins", "dropout", "norm", "optimizer",
     "optimizer_options", "momentum", "weight_decay",
 )  # fmt: skip
+
+
+def _made_with(recipe: Recipe, start: Learnt | None) -> Recipe:
+    """The recipe with what a network was made with, where it leaves that open."""
+    if start is None:
+        return recipe
+    open_ = [name for name in _MADE_WITH if getattr(recipe, name) == "auto"]
+    return replace(recipe, **{name: start.model.recipe[name] for name in open_})
 
 
 def _going_on(recipe: Recipe, start: Learnt) -> Recipe:

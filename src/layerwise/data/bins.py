@@ -23,7 +23,8 @@ def learn_bins(
     ----------
     numbers : array of shape (n_rows, n_numbers), encoded
     n_bins : of each number, at most; 0 for none
-    weight : array of shape (n_rows,) or None; weight 2 is the row twice
+    weight : array of shape (n_rows,) or None; weight 2 is the row twice, 0 is
+        no row
 
     Returns
     -------
@@ -37,6 +38,8 @@ def learn_bins(
     >>> [edges.tolist() for edges in learn_bins(rows, 4)]
     [[0.0, 2.0, 4.0, 6.0, 8.0], []]
     """
+    if weight is not None and not weight.all():
+        numbers, weight = numbers[weight > 0], weight[weight > 0]
     return [_edges(numbers[:, k], n_bins, weight) for k in range(numbers.shape[1])]
 
 

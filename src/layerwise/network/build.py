@@ -50,7 +50,7 @@ def build(
       (2): Linear(in_features=3, out_features=1, bias=True)
     )
     """
-    network = nn.Sequential(*(_module(layer, dtype) for layer in plan))
+    network: Any = nn.Sequential(*(_module(layer, dtype) for layer in plan))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for i, layer in enumerate(plan):

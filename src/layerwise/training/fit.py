@@ -250,7 +250,7 @@ def _schedule(recipe: Recipe, n_steps: int | None) -> Callable[[int], float] | N
         )
     return partial(
         rate_at, n_steps=n_steps * recipe.epochs, lr=1.0, schedule=recipe.schedule,
-        warmup=recipe.warmup,
+        warmup=float(recipe.warmup),
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class Recipe:
     )
     bins: int | str = _setting(
         "auto",
-        "Bins by which each number also enters; auto is 16 from 800 training rows, 0 is none.",
+        "Bins by which each number also enters; auto is 16 from 500 training rows, 0 is none.",
         low=0,
         high=1024,
         words=("auto",),
@@ -300,7 +300,7 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 SMALL = 200  # below so many training rows a step takes them all, in float64
-BINNED = 800  # from so many on numbers enter by bins too: of fewer rows a bin holds too few
+BINNED = 500  # from so many on numbers enter by bins too: of fewer rows a bin holds too few
 BINS = 16
 # Rows of a step, by the training rows there are: of few, small steps, so that there are enough.
 _STEPS = ((1000, 32), (2500, 64), (6000, 128), (math.inf, 256))
@@ -328,7 +328,7 @@ def settle(recipe: Recipe, n_rows: int) -> Recipe:
     rows = n_rows if small else by_rows
     size = rows if recipe.batch_size == "auto" else recipe.batch_size
     optimizer = recipe.optimizer.lower()
-    rate = _RATES.get(optimizer, 0.01 if small else 0.002)
+    rate = _RATES.get(optimizer, 0.005 if small else 0.002)
     decay = 1e-2 if optimizer == "adamw" else 1e-4
     bins = BINS if n_rows >= BINNED and recipe.hidden_layer_sizes else 0  # linear stays linear
     auto = recipe.schedule == "auto"
