@@ -1,4 +1,4 @@
-"""The forward pass in NumPy against torch's in evaluation mode."""
+"""The forward pass without torch, on the core and in NumPy, against torch's in evaluation mode."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerwise.network import on_core
 from layerwise.network.build import build, to_arrays
 from layerwise.network.forward import FUNCTIONS, forward
 from layerwise.network.plan import ACTIVATIONS, design
 from test_plan import PLANS
+
+
+@pytest.fixture(scope="module", params=["core", "NumPy"], autouse=True)
+def way(request):
+    """Each promise holds on the core, and without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "NumPy":
+            patch.setattr(on_core, "_core", None)
+        elif on_core._core is None:
+            pytest.skip("there is no core here")
+        yield request.param
 
 
 def _rows(plan, n, rng):
@@ -107,3 +119,15 @@ def test_the_rows_are_left_as_they_are(rng):
     before = X.copy()
     forward(plan, to_arrays(build(plan)), X)
     assert np.array_equal(X, before)
+
+
+@settings(max_examples=30, deadline=None)
+@given(PLANS, st.integers(1, 700))
+def test_on_the_core_a_row_has_the_same_bytes_whatever_rows_are_beside_it(way, plan, n):
+    if way != "core":
+        return
+    rng = np.random.default_rng(n)
+    X = _rows(plan, 700, rng)
+    arrays = to_arrays(_train_a_little(build(plan, seed=1, dtype=torch.float64), X))
+    some = rng.permutation(700)[:n]
+    assert np.array_equal(forward(plan, arrays, X)[some], forward(plan, arrays, X[some]))

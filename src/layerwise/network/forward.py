@@ -1,15 +1,18 @@
-"""The network's forward pass in NumPy: prediction from a model file, without torch.
+"""The network's forward pass without torch: prediction from a model file.
 
-Sums are in float64 whatever the weights' precision, so that beyond the last digits of float64 a
-row's answer does not depend on the rows beside it.
+On the native core where there is one (see on_core.py), else in NumPy, which is also the core's
+reference. Sums are in float64 whatever the weights' precision, so that beyond the last digits of
+float64 a row's answer does not depend on the rows beside it; on the core not even those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from layerwise.network.on_core import on_core
 from layerwise.network.plan import Layer
 
 _CHUNK = 4096  # rows at a time, so that hidden layers stay small
@@ -29,10 +32,8 @@ def forward(plan: Sequence[Layer], arrays: Mapping[str, np.ndarray], X: np.ndarr
     float64 array of shape (n_rows, n_outputs): logits, or standardised numbers
     """
     weights = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
-    pieces = [
-        _forward(plan, weights, X[start : start + _CHUNK])
-        for start in range(0, max(len(X), 1), _CHUNK)
-    ]
+    answer = on_core(plan, weights) or partial(_forward, plan, weights)
+    pieces = [answer(X[start : start + _CHUNK]) for start in range(0, max(len(X), 1), _CHUNK)]
     return np.concatenate(pieces)
 
 
