@@ -84,8 +84,8 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "dead-relu": ("vanishing-gradients", *_STUCK),
     "exploding-gradients": ("non-finite-loss", *_STUCK),
     "non-finite-loss": _STUCK,
-    "loss-stuck": ("underfitting", "too-few-epochs"),
-    "underfitting": ("too-few-epochs",),
+    "loss-stuck": ("too-few-epochs",),
+    "underfitting": ("loss-stuck", "too-few-epochs"),
 }
 
 

@@ -21,6 +21,7 @@ class Stepping:
     steps, rates, looks : how many steps, their learning rates, and those seen closely
     longest : the longest run of steps that used gradients of earlier batches too
     empty : steps of the first three that found no gradient, though ``backward`` had made some
+    absent : steps of the first three before which no gradient was made at all
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Stepping:
         self.optimizer, self.copied = optimizer, copied
         self.names, self.parameters = [n for n, _ in pairs], [p for _, p in pairs]
         self.mine = bool(pairs)
-        self.steps = self.empty = self.longest = self._run = self._passes = 0
+        self.steps = self.empty = self.absent = self.longest = self._run = self._passes = 0
         self.rates: list[float] = []
         self.looks: list[Look] = []
         self.made_gradients = False
@@ -83,8 +84,9 @@ class Stepping:
             self._before = [p.detach().clone() for p in self.parameters]
             given = [p.grad if p.grad is not None else p.new_zeros(1) for p in self.parameters]
             self._gradient = _norms([g.detach() for g in given])
-            if self.steps < 3 and not any(self._gradient) and self.made_gradients:
-                self.empty += 1
+            if self.steps < 3 and not any(self._gradient):
+                self.empty += self.made_gradients
+                self.absent += all(p.grad is None for p in self.parameters)
             self.made_gradients = False
 
     def end(self, epoch: int, flat: frozenset[str]) -> None:

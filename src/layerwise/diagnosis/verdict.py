@@ -30,8 +30,7 @@ def judge(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if error is not None:
-            outputs, y = compared(error)
-            found += translated(error, watched.case, y=y, outputs=outputs)
+            found += of_error(error, watched)
         if watched.forwards or watched.started:
             stages: list[tuple[str, Any]] = [("training", watched)]
             if error is None:
@@ -40,6 +39,22 @@ def judge(
                 more, also = apply_rules(stage, evidence)
                 found, left = [*found, *more], [*left, *also]
     return Findings(found, left)
+
+
+def of_error(error: Exception, watched: Watched) -> list[Finding]:
+    """The error that ended a loop, as findings."""
+    if "does not require grad" in str(error) and 0 < watched.forwards == watched.blind:
+        return [
+            Finding(
+                "weights-not-updating", "error", "loop",
+                "The model was called under torch.no_grad(), so nothing can run backward.",
+                "no_grad() around measuring alone",
+                "Without a graph there is no gradient, and no weight changes.",
+                "Take the training step out of the no_grad() block or function.", "training",
+            )
+        ]  # fmt: skip
+    outputs, y = compared(error)
+    return translated(error, watched.case, y=y, outputs=outputs)
 
 
 def compared(error: BaseException) -> tuple[Any, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from copy import deepcopy
+from copy import copy, deepcopy
+from functools import wraps
 from typing import Any
 
 import torch
@@ -119,6 +120,7 @@ class Watch:
         self._kind, self._sum, self._scale = kind_of(self._loss), False, 1.0
         self._pairs: tuple[Any, Any] | None = None  # of the loss's last call with gradients
         self._valid: list[tuple[float, int]] = []
+        self._shape: tuple[int, ...] | None = None  # of a row's outputs, if the loop changes it
         self._found: Findings | None = None
         self._stack = ExitStack()
         self._stepped = 0
@@ -180,6 +182,7 @@ class Watch:
         seen.forwards += 1
         if not torch.is_grad_enabled():
             seen.loose += module.training
+            seen.blind += 1
             self._loader = None
             return
         if self._open:
@@ -222,6 +225,9 @@ class Watch:
         if not seen.losses:
             self._settle(value, reading, n)
         if not math.isfinite(value) and seen.bad is None:
+            if self._all_ignored(reading):
+                self._outputs = self._pairs = None
+                return  # a mean over no row at all, whose gradient is 0
             where, told = locate(self._model, self._inputs, self._answers(reading), self._outputs)
             seen.bad = BadValue(len(seen.losses), where, told, value)
             self._rows.close()
@@ -284,6 +290,14 @@ class Watch:
         self._rows.answers(self._answers(reading))
         return reading
 
+    def _all_ignored(self, reading: Reading | None) -> bool:
+        """Whether every label of the batch is the one that the loss leaves out."""
+        y, ignored = self._answers(reading), getattr(self._loss, "ignore_index", -100)
+        return (
+            self._kind in _CLASSES and isinstance(y, Tensor) and not y.is_floating_point()
+            and bool((y == ignored).all())
+        )  # fmt: skip
+
     def _answers(self, reading: Reading | None) -> Any:
         if self._pairs is not None and isinstance(self._pairs[1], Tensor):
             return self._pairs[1].detach()
@@ -298,6 +312,10 @@ class Watch:
             outputs = reading.outputs
         elif self._pairs is not None:
             outputs = self._pairs[0]
+        made = self._outputs
+        if isinstance(made, Tensor) and isinstance(outputs, Tensor) and outputs.dim():
+            same = made.shape == outputs.shape or made.numel() != outputs.numel()
+            self._shape = None if same else tuple(outputs.shape[1:])
         if not self._kind or not isinstance(outputs, Tensor) or y is None:
             seen.comparable = bool(self._kind) and y is not None
             return
@@ -348,6 +366,7 @@ class Watch:
         seen.looks = sorted((x for o in stepping for x in o.looks), key=lambda look: look.step)
         seen.uncleared = max([one.longest for one in (*stepping, self._by_hand)])
         seen.empty_steps = max((one.empty for one in stepping), default=0)
+        seen.absent_steps = max((one.absent for one in stepping), default=0)
         seen.momentum = max((one.momentum for one in stepping), default=0.0)
         seen.second_order = any(isinstance(o.optimizer, torch.optim.LBFGS) for o in stepping)
         if self._start is not None:
@@ -368,11 +387,13 @@ class Watch:
             args = self._inputs
             X = args[0] if isinstance(args, tuple) and len(args) == 1 else args
         given, rows = self._given, self._rows
-        if given.X is not None and isinstance(given.y, Tensor):
+        if given.X is not None and isinstance(given.y, Tensor) and not _other(given.y, y):
             X, y = given.X, given.y
         loss = self._loss
         if loss is None and self._kind:
             loss = getattr(F, self._kind)
+        if self._shape is not None:
+            loss = _after_shaping(loss, self._shape)
         copies = [one.copied for one in self._optimizers.values() if one.copied is not None]
         return Case(
             model=self._model if self._start is None else self._start, loss=loss,
@@ -386,6 +407,31 @@ class Watch:
 
 
 _CLASSES = ("cross_entropy", "nll_loss")
+
+
+def _other(given: Tensor, y: Any) -> bool:
+    """Whether the loop turns the given targets into others before its loss sees them."""
+    if not isinstance(y, Tensor):
+        return False
+    return y.dtype != given.dtype or y.shape[1:] != given.shape[1:]
+
+
+def _after_shaping(loss: Any, shape: tuple[int, ...]) -> Any:
+    """The loss, for outputs that the loop puts into another shape first."""
+    compute = loss.forward if isinstance(loss, nn.Module) else loss
+    if not callable(compute):
+        return loss
+
+    @wraps(compute)
+    def shaped(outputs: Any, *rest: Any, **more: Any) -> Any:
+        other = isinstance(outputs, Tensor) and outputs.shape[1:] != shape
+        return compute(outputs.reshape(len(outputs), *shape) if other else outputs, *rest, **more)
+
+    if not isinstance(loss, nn.Module):
+        return shaped
+    loss = copy(loss)
+    loss.forward = shaped
+    return loss
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -110,10 +110,11 @@ class Watched:
     looks : steps seen closely
     empty_steps : of the first looks, those in which no gradient was left when the step came,
         though ``backward`` had made some
+    absent_steps : of the first looks, those to which ``backward`` had brought nothing at all
     uncleared : the longest run of steps that took gradients of earlier batches too
-    cleared_after : how many batches went into the longest sum
     eval_steps, first_eval : passes in evaluation mode, and the first of them after training mode
     loose : forwards without gradients while in training mode
+    blind : forwards without gradients in any mode
     orphans : forwards with gradients, in training mode, that no ``backward`` followed
     forwards : all there were
     started : times a loader was started that gave no batch
@@ -133,10 +134,12 @@ class Watched:
     rates: list[float] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     empty_steps: int = 0
+    absent_steps: int = 0
     uncleared: int = 0
     eval_steps: int = 0
     first_eval: int | None = None
     loose: int = 0
+    blind: int = 0
     orphans: int = 0
     forwards: int = 0
     started: int = 0

@@ -219,6 +219,12 @@ def weights_not_updating(seen: Watched) -> Iterator[Finding]:
     elif _rate(seen) == 0:
         yield _still(f"step() ran {seen.steps} times with a learning rate of 0.", "optimizer",
                      f"A rate above 0; {_SAFE}.")  # fmt: skip
+    elif seen.absent_steps:
+        yield _still(
+            f"step() ran {seen.steps} times and backward() had brought no gradient to any weight: "
+            "the loss that ran backward has no way back to the model.", "loop",
+            "Leave out .item(), .detach() and torch.tensor(...) between the outputs and the loss.",
+        )  # fmt: skip
     elif seen.empty_steps:
         yield _still(
             f"step() ran {seen.steps} times with empty gradients: zero_grad() stands between "

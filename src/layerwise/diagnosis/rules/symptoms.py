@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from layerwise.diagnosis.case import CLASSES, Case
 from layerwise.diagnosis.finding import Finding, finding
 from layerwise.diagnosis.first_batch import FirstBatch
+from layerwise.diagnosis.locate import locate
 from layerwise.diagnosis.portrait import Portrait, portrait
 from layerwise.diagnosis.rules import rule
 from layerwise.diagnosis.watched import Curves, Look, Watched
@@ -93,6 +94,8 @@ def exploding(seen: Watched) -> Iterator[Finding]:
     limit, run = 1e3 * max(1.0, math.sqrt(first)), 0
     for i, look in enumerate(looks):
         norm = look.norm
+        if seen.bad is not None and math.isnan(norm):
+            return  # what comes after a bad value tells nothing any more
         usual = statistics.median(one.norm for one in looks[: i + 1])
         run = run + 1 if i and norm > 100 * usual and norm > 10 else 0
         if norm > limit or run >= 3 or math.isnan(norm):
@@ -197,31 +200,45 @@ def _saturated(found: Portrait, limit: float) -> Iterator[Finding]:
 # ---------------------------------------------------------------- the loss
 
 
+@rule("non-finite-loss", stage="first_batch")
+def non_finite_at_start(first: FirstBatch) -> Iterator[Finding]:
+    """A first loss that is no number, though the rows are."""
+    value, X, y = first.value, first.X, first.y
+    if value is None or first.invented or first.y_invented or bool(torch.isfinite(value).all()):
+        return
+    inputs = X if isinstance(X, tuple | dict) else (X,)
+    where, told = locate(first.model, inputs, y, first.found.outputs)
+    if where not in ("X", "y"):
+        yield _bad(where, f"The first loss is not finite; the first bad value {told}.")
+
+
 @rule("non-finite-loss", stage="training")
 def non_finite(seen: Watched) -> Iterator[Finding]:
     """The first loss that is no number, and where it came from."""
     bad = seen.bad
     if bad is None:
         return
-    where = bad.where
+    where, usual = bad.where, [value for value in seen.losses if math.isfinite(value)]
+    word = "nan" if math.isnan(bad.value) else "infinite"
+    told = f"The loss became {word} at step {bad.step + 1}; the first bad value {bad.told}."
+    calm = usual and max(usual) <= 2 * max(usual[0], seen.baseline or 0.0)
+    if where == "optimizer" and calm:
+        where = "loss"
+        told += " The loss was finite before, its gradient was not."
+    yield _bad(where, told, step=bad.step + 1)
+
+
+def _bad(where: str, told: str, **values: int) -> Finding:
     mend = {
         "X": "Fill or drop the rows with gaps; log1p instead of log; look at divisions.",
         "y": "Fill or drop the rows without a target.",
         "optimizer": "A lower rate, clip_grad_norm_, or an eps under the root or the fraction.",
-        "loss": "An eps under the logarithm, root or fraction: torch.log(p.clamp_min(1e-7)).",
+        "loss": "An eps under the logarithm, root or fraction: torch.log(p.clamp_min(1e-7)), "
+        "torch.sqrt(x + 1e-8).",
     }.get(where, f"Look at '{where}': clamp what goes into exp, log, root or fraction.")
-    if where == "optimizer":
-        usual = [value for value in seen.losses if math.isfinite(value)]
-        if usual and max(usual) <= 2 * max(usual[0], seen.baseline or 0.0):
-            where = "loss"
-            mend = "An eps under the root or fraction: the loss was finite, its gradient was not."
-    word = "nan" if math.isnan(bad.value) else "infinite"
-    yield finding(
-        "error", where,
-        f"The loss became {word} at step {bad.step + 1}; the first bad value {bad.told}.",
-        healthy="a finite loss at every step",
-        why="One such value makes every weight nan in the next step.", mend=mend,
-        step=bad.step + 1,
+    return finding(
+        "error", where, told, healthy="a finite loss at every step",
+        why="One such value makes every weight nan in the next step.", mend=mend, **values,
     )  # fmt: skip
 
 
@@ -312,16 +329,28 @@ def too_few_epochs(curves: Curves) -> Iterator[Finding]:
     if epochs <= 3:
         yield from _hardly_begun(curves, epochs, base)
         return
-    points = list(curves.train)
-    k = max(epochs // 5, 1)
-    late, whole = points[-1 - k] - points[-1], points[0] - points[-1]
-    if whole < 0.05 * base or not points[-1] > 0.2 * base or not late > 0.2 * whole:
+    if not _still_falling(curves):
         return
+    k, late, whole = _falls(curves.train)
     yield _too_few(
         "note", f"after {epochs} epochs ({late / whole:.0%} of all that was gained came in the "
         f"last {k if k > 1 else 'one'})", f"{2 * epochs} epochs, or a higher rate.",
         share=late / whole, epochs=epochs,
     )  # fmt: skip
+
+
+def _falls(points: Sequence[float]) -> tuple[int, float, float]:
+    """How many epochs the last fifth is, what was gained in it, and in all."""
+    k = max(len(points) // 5, 1)
+    return k, points[-1 - k] - points[-1], points[0] - points[-1]
+
+
+def _still_falling(curves: Curves) -> bool:
+    base, points = curves.baseline, curves.train
+    if len(points) < 4 or not base:
+        return len(points) < 4
+    _, late, whole = _falls(points)
+    return whole > 0.05 * base and points[-1] > 0.2 * base and late > 0.2 * whole
 
 
 def _hardly_begun(curves: Curves, epochs: int, base: float) -> Iterator[Finding]:
@@ -350,7 +379,7 @@ def _too_few(severity: str, told: str, mend: str, **values: float) -> Finding:
 @rule("underfitting", stage="after")
 def underfitting(curves: Curves) -> Iterator[Finding]:
     """A linear model or nearest neighbours do better, or nothing does."""
-    from layerwise.diagnosis.peers import compare
+    from layerwise.diagnosis.peers import at_chance_on_others, compare
 
     case, end = curves.case, curves.end
     if case is None or end is None or end.outputs is None or not curves.baseline:
@@ -359,6 +388,8 @@ def underfitting(curves: Curves) -> Iterator[Finding]:
         return
     if curves.steps < 50 or end.loss < 0.4 * curves.baseline:
         return
+    if _still_falling(curves):
+        return  # then it is the time that it lacked
     rivals = compare(case, end)
     if rivals is None:
         return
@@ -378,7 +409,7 @@ def underfitting(curves: Curves) -> Iterator[Finding]:
             mend=f"Widen '{_narrowest(case)}', train longer, or a higher rate.",
             network=own, linear=linear, nearest=nearest,
         )  # fmt: skip
-    elif max(own, linear, nearest) < rivals.chance + 0.02 and end.loss > 0.97 * curves.baseline:
+    elif rivals.hopeless and at_chance_on_others(case, len(curves.train)):
         yield finding(
             "warning", "y",
             f"Nothing predicts these targets: {rivals.measure} is {own:.2f} for the network, "
