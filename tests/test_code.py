@@ -27,7 +27,7 @@ from layerwise.training.optimizer import OPTIMIZERS as KNOWN
 
 QUICK = {
     "epochs": 4, "hidden_layer_sizes": (8, 5), "lr": 0.02, "batch_size": 32, "baselines": False,
-    "engine": "torch",
+    "engine": "torch", "members": 1,
 }  # fmt: skip
 MODULES = {"copy", "glob", "gzip", "json", "math", "sys", "pathlib", "numpy", "pandas", "torch"}
 NUMBERS = ["size", "zeros", "rooms", "depth"]
@@ -117,12 +117,17 @@ def _assert_same(run: Run, names: dict) -> None:
     assert set(names["metrics"]) == set(run.metrics)
     for name, value in run.metrics.items():
         assert names["metrics"][name] == pytest.approx(value, rel=1e-10, abs=1e-10), name
-    assert names["best_epoch"] == run.history.best_epoch
-    assert names["epoch"] == len(run.history)
-    for ours, theirs in zip(
-        run.model.members[0].values(), names["best_weights"].values(), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
+    if run.history.members:
+        assert names["best_epochs"] == [member.best_epoch for member in run.history.members]
+        assert names["last_epochs"] == [len(member) for member in run.history.members]
+        networks = [network.state_dict() for network in names["bag"]]
+    else:
+        assert names["best_epoch"] == run.history.best_epoch
+        assert names["epoch"] == len(run.history)
+        networks = [names["best_weights"]]
+    for member, weights in zip(run.model.members, networks, strict=True):
+        for ours, theirs in zip(member.values(), weights.values(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.fixture
@@ -176,6 +181,35 @@ SPLITS = {
     "by group, no test": {"group": "group", "test": 0},
     "by time, no validation": {"time": "time", "valid": 0},
 }
+
+
+BAGS = {
+    "price": {"target": "price", "members": 3},
+    "sold": {"target": "sold", "members": 2, "dropout": 0.1, "schedule": "cosine", "warmup": 0.1},
+    "band": {"target": "band", "members": 6, "bins": 4, "norm": "batch"},
+    "bins": {"target": "price", "members": 2, "bins": 8, "drop_also": ["street"]},
+    "one": {"target": "price", "members": 1, "bins": 8, "drop_also": ["street", "town", "new"]},
+    "weights": {"target": "price", "members": 2, "weights": "weight", "bins": 5},
+    "class weights": {"target": "sold", "members": 2, "class_weight": "balanced"},
+    "group": {"target": "price", "members": 3, "group": "group"},
+    "time": {"target": "sold", "members": 2, "time": "time"},
+    "no test": {"target": "sold", "members": 7, "test": 0},
+    "no test, few": {"target": "price", "members": 3, "test": 0, "monitor": "mae"},
+    "no valid": {"target": "band", "members": 2, "valid": 0},
+    "one row more": {"target": "sold", "members": 5, "batch_size": 33},
+    "plain optimizer": {"target": "price", "members": 2, "optimizer": "rprop"},
+    "lbfgs": {"target": "price", "members": 2, "optimizer": "lbfgs", "epochs": 2},
+}
+
+
+@pytest.mark.parametrize("name", BAGS)
+def test_with_several_networks(trip, name):
+    settings = {"epochs": 3, **BAGS[name]}
+    target, also = settings.pop("target"), settings.pop("drop_also", [])
+    others = [one for one in TARGETS if one != target]
+    special = [settings.get(one) for one in ("weights", "group", "time")]
+    drop = [one for one in [*ROLES["drop"], *others, *also] if one not in special]
+    trip(_write("t.csv"), target, roles=DATES, drop=drop, **settings)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -474,11 +508,14 @@ def _answers(text, rows, monkeypatch, capsys) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("settings", [{}, {"norm": "batch", "dropout": 0.1, "dtype": "float64"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"norm": "batch", "dropout": 0.1, "dtype": "float64"}, {"members": 3, "bins": 6}],
+)
 def test_predicting_alone_answers_as_predict_does(target, settings, command, monkeypatch, capsys):
     others = [name for name in TARGETS if name != target]
     drop = [*ROLES["drop"], *others]
-    train(_write("t.csv"), target, out="run", roles=DATES, drop=drop, **QUICK, **settings)
+    train(_write("t.csv"), target, out="run", roles=DATES, drop=drop, **{**QUICK, **settings})
     new = TABLE.drop(columns=target).copy()
     new.loc[3:5, ["size", "town", "new", "day", "at", "rooms"]] = None
     new.loc[7, ["town", "size"]] = ["Nowhere", 1e9]
@@ -613,10 +650,3 @@ def test_typed_dates_that_were_read_as_numbers_have_no_code():
     run = train("t.parquet", "price", roles={"day": "number"}, **QUICK)
     with pytest.raises(SettingError, match="'day' has dates"):
         run.code()
-
-
-def test_several_networks_have_no_code():
-    model = train(TABLE[[*NUMBERS, "price"]], "price", **QUICK).model
-    model.members.append(model.members[0])
-    with pytest.raises(SettingError, match="2 networks"):
-        predict_script(model)

@@ -116,6 +116,15 @@ class Question:
                 )
 
 
+def asked(record: Mapping[str, Any]) -> Question:
+    """The question of a run's record, with the members it had then, whatever the default is now."""
+    question = Question(**record["question"])
+    if "recipe" in record:
+        members = record["recipe"].get("members", 1)
+        question.settings = {**question.settings, "members": members}
+    return question
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """Rows with their answers: a table, y as the target has it, and positive weights or None."""

@@ -16,12 +16,13 @@ from layerwise.folder import RECORD, Keeper, load_history, load_record
 from layerwise.judging import begin_company, judge
 from layerwise.model import file as model_file
 from layerwise.model.model import Model
-from layerwise.prepare import Notice, Prepared, Question, prepare, read
+from layerwise.prepare import Notice, Prepared, Question, asked, prepare, read
 from layerwise.training.history import History
 from layerwise.training.recipe import Recipe, with_preset
 
 if TYPE_CHECKING:
     from layerwise.insight.layers import Layers
+    from layerwise.learn import Learnt
     from layerwise.training.fit import Callback
 
 
@@ -81,7 +82,7 @@ class Run:
         """
         if self.prepared is not None:
             return self.prepared
-        question = Question(**self.record["question"])
+        question = asked(self.record)
         refuse_gone(question)
         table, schema = read(question)
         prepared = prepare(question, table, schema, lambda _: None)
@@ -331,10 +332,12 @@ def _train(
 
     table, schema = read(question)
     prepared = prepare(question, table, schema, notice)
-    data = {
+    data: dict[str, Any] = {
         "fingerprint": table.fingerprint(), **_own_fingerprints(question, prepared),
         "split": prepared.split, "rows": prepared.sizes,
     }  # fmt: skip
+    if prepared.fold is not None:
+        data["folds"] = int(prepared.fold.max()) + 1
     del table
     laps.end("read")
     try:
@@ -350,7 +353,7 @@ def _train(
             fold=prepared.fold, seed=question.random_state, class_weight=question.class_weight,
             deadline=_share(began, recipe.time_limit, 0.85),
             callbacks=[*callbacks, *([keeper.epoch] if keeper else [])],
-            checkpoint=keeper.checkpoint() if keeper else None,
+            checkpoint=keeper.checkpoint() if keeper else None, examined=True,
         )  # fmt: skip
         laps.end("train")
         for entry in prepared.schema.inputs:
@@ -377,6 +380,8 @@ def _train(
             "recipe": recipe.to_json(),
         }
         laps.end("evaluate")
+        outcome["findings"] = _findings(learnt, notice)
+        laps.end("examine")
         kept = ("data", "measured_on", "metrics", "baselines", "out_of_fold")
         told = {name: outcome[name] for name in kept if name in outcome}
         model = learnt.model.with_info({"random_state": int(question.random_state), **told})
@@ -395,6 +400,15 @@ def _train(
         model, learnt.history, outcome["metrics"], outcome["baselines"], record,
         keeper.folder if keeper else None, prepared, learnt.out_of_fold,
     )  # fmt: skip
+
+
+def _findings(learnt: Learnt, notice: Notice) -> list[dict[str, Any]]:
+    """What the doctor says of this training."""
+    try:
+        return list(learnt.patient.findings(learnt.history).to_json())
+    except Exception as error:  # a training is no worse for a doctor who stumbles
+        notice(f"the doctor could not look at this training: {type(error).__name__}: {error}")
+        return []
 
 
 def _share(began: float, time_limit: float | None, share: float) -> float | None:

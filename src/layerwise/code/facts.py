@@ -31,6 +31,7 @@ class Facts:
     quantiles, moments : whether NumPy's own are as good as ours, to the network's last digit
     pointed : whether a category's levels are written as 1.0
     weighted : whether the training rows count differently in the loss
+    lonely : whether a class has a single row among those that are in folds
     """
 
     kinds: dict[str, Kind] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Facts:
     moments: bool = False
     pointed: bool = True
     weighted: bool = True
+    lonely: bool = True
 
 
 def look(question: Question, source: Source, model: Model, fingerprint: str) -> Facts:
@@ -77,6 +79,7 @@ def look(question: Question, source: Source, model: Model, fingerprint: str) -> 
             if table[step.name].kind == "text"
         ),
         weighted=effective_weight(part, prepared.target, weights) is not None,
+        lonely=prepared.fold is not None and bool((prepared.fold < 0).any()),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from layerwise.code.words import quoted
+from layerwise.code.words import call, quoted
 from layerwise.errors import SettingError
 from layerwise.model.model import Model
 from layerwise.network.plan import ACTIVATIONS
@@ -62,9 +62,17 @@ def network_values(model: Model, recipe: Recipe) -> Values:
     types = [layer["type"] for layer in model.plan]
     activation = next((kind for kind in types if kind in _FUNCTIONS), "Identity")
     hidden = types.count("Linear") > 1
+    first = model.plan[0]
+    embedded, binned = any(first.get("embedding", ())), any(first.get("bins", ()))
     return {
         "threads": recipe.threads,
-        "input_layer": any(model.plan[0].get("embedding", ())),
+        "input_layer": embedded or binned,
+        "binned": binned,
+        "n_bins": recipe.bins,
+        "n_numbers": model.encoder.n_numbers,
+        # columns of 0 and 1 are made while encoding, if no category is embedded
+        "spread": binned and not embedded and bool(model.encoder.categories),
+        "has_codes": embedded,
         "n_categories": len(model.encoder.categories),
         "layers": layer_lines(model, trained=False),
         "rule": _DRAWN.get(activation, "he") if hidden else "glorot",
@@ -76,19 +84,25 @@ def network_values(model: Model, recipe: Recipe) -> Values:
 def layer_lines(model: Model, *, trained: bool) -> list[str]:
     """A line for each layer; a network to be trained takes its widths from what it is given."""
     lines: list[str] = []
-    embedded = any(model.plan[0].get("embedding", ()))
+    embedded, binned = any(model.plan[0].get("embedding", ())), model.plan[0].get("bins", ())
     for place, layer in enumerate(model.plan):
         kind = layer["type"]
         if kind == "InputLayer":
             if trained:
-                lines.append(f"InputLayer({layer['n_numbers']}, {layer['n_codes']}),")
-            elif embedded:
-                lines.append("InputLayer(n_numbers, n_codes),")
+                given = [str(layer["n_numbers"])]
+                given += [str(layer["n_codes"])] if layer["n_codes"] else []
+                given += ["sizes"] if any(binned) else []
+                pad = 4 if len(model.members) == 1 else 8
+                lines.append(call("InputLayer", given, ",", pad, pad))
+            elif embedded or any(binned):
+                given = ["n_numbers", *["n_codes"] * embedded, *["sizes"] * any(binned)]
+                lines.append(f"InputLayer({', '.join(given)}),")
             continue
         names = ("in_features", "out_features", "num_features", "normalized_shape", "p")
         given = [str(layer[name]) for name in names if name in layer]
         if kind == "Linear" and not trained and not any("Linear" in line for line in lines):
             given[0] = "n_numbers + sum(map(width, n_codes))" if embedded else "X.shape[1]"
+            given[0] += " + n_bins" * any(binned)
         last = place == len(model.plan) - 1
         note = f"  # {_OUTPUT[model.target.task]}" if last else ""
         lines.append(f"nn.{kind}({', '.join(given)}),{note}")
@@ -116,10 +130,15 @@ def loop_values(model: Model, record: Mapping[str, Any], recipe: Recipe) -> Valu
     sizes, size = record["data"]["rows"], int(recipe.batch_size)
     judged = "valid" if sizes["valid"] else "train"
     monitor = None if recipe.monitor == "loss" else recipe.monitor
-    lone = sizes["train"] > size and (sizes["train"] - 1) % size == 0
-    ended = record["stopped"].split(":")[0]
-    early = ended not in ("epochs", "patience")
-    if ended == "time limit" and record["epochs"] == 1:
+    members = record.get("members") or [record]
+    n_folds = folds_of(record)
+    if n_folds:
+        judged = "valid"
+    lone = any(n > size and (n - 1) % size == 0 for n in _trained(record, n_folds))
+    ends = [member["stopped"].split(":")[0] for member in members]
+    ended = next((end for end in ends if end not in ("epochs", "patience")), "epochs")
+    early = ended != "epochs"
+    if any(m["stopped"] == "time limit" and m["epochs"] == 1 for m in members):
         raise SettingError(
             "the run's time limit ended it in its first epoch, and where in it is not known; train "
             "with more time (--time-limit), and ask for the code of that"
@@ -135,20 +154,36 @@ def loop_values(model: Model, record: Mapping[str, Any], recipe: Recipe) -> Valu
         "norm": recipe.norm,
         "dropout": recipe.dropout,
         "schedule": recipe.schedule,
-        "scheduled": recipe.schedule != "constant" or recipe.warmup > 0,
+        "scheduled": recipe.schedule != "constant" or float(recipe.warmup) > 0,
         "schedule_words": _SCHEDULES[recipe.schedule],
         "warmup": recipe.warmup,
         "clip_norm": recipe.clip_norm,
         "clip_value": recipe.clip_value,
         "lone": lone,
         "alone": size == 1,
-        "patience": recipe.patience if sizes["valid"] else None,
+        "patience": recipe.patience if judged == "valid" else None,
         "min_delta": recipe.min_delta,
         "monitor": monitor,
         "higher": monitor in _HIGHER,
         "judged": judged,
         "watched": f"{judged}_{monitor or 'loss'}",
-        "piece": PIECE if sizes[judged] > PIECE else None,
+        "piece": PIECE if sizes["train" if n_folds else judged] > PIECE else None,
+        "last_epochs": [member["epochs"] for member in members],
         "ended": ended if early else None,
         "stop_after": record["epochs"] if early else None,
     }
+
+
+def folds_of(record: Mapping[str, Any]) -> int:
+    """How many folds the training rows of a run are in; 0 for none."""
+    return int(record["data"].get("folds", 0))
+
+
+def _trained(record: Mapping[str, Any], n_folds: int) -> Iterable[int]:
+    """How many rows a network may be trained on, where a fold of them is held out."""
+    n = record["data"]["rows"]["train"]
+    if not n_folds:
+        return [n]
+    if record["question"].get("group") is not None:
+        return range(n)
+    return range(n - n // n_folds - 2, n - n // n_folds + 1)  # single rows are in no fold

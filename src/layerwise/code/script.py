@@ -14,17 +14,19 @@ import jinja2
 
 from layerwise.code import cells
 from layerwise.code.facts import Facts, look
-from layerwise.code.loop import Values, layer_lines, loop_values, network_values
+from layerwise.code.loop import Values, folds_of, layer_lines, loop_values, network_values
 from layerwise.code.source import Source, Way, find_source
 from layerwise.code.words import assign, call, docstring, entries, listed, plain, quoted
 from layerwise.data.encoder import MAX_LEVELS, DateStep, NumberStep
 from layerwise.errors import DataError, SettingError
 from layerwise.model.model import Model
 from layerwise.network.plan import ONE_HOT_LEVELS
-from layerwise.prepare import Question
+from layerwise.prepare import Question, asked
 from layerwise.training.recipe import Recipe
 
-_ROWS = {"test": "test", "validation": "valid", "training": "train"}
+_ROWS = {
+    "test": "test", "validation": "valid", "training": "train", "out-of-fold": "out_of_fold",
+}  # fmt: skip
 _STANDARD = ("copy", "glob", "gzip", "json", "math", "sys")
 
 
@@ -43,11 +45,11 @@ def train_script(model: Model, record: Mapping[str, Any]) -> str:
     DataError
         For a table that pandas would read otherwise, or that is gone and needed.
     """
-    question = Question(**record["question"])
+    question = asked(record)
     source = find_source(question)
     facts = look(question, source, model, record["data"]["fingerprint"])
     recipe = Recipe.from_json(model.recipe)
-    values = _encoding(model, source, facts)
+    values = _encoding(model, source, facts) | {"bag": _bag(model, record)}
     values |= _rows(question, model, record, source, facts)
     values |= network_values(model, recipe) | loop_values(model, record, recipe)
     values |= _weighting(question, model, facts)
@@ -76,16 +78,7 @@ def predict_script(
         script's name
     record : of the run, so that new rows are read as its table was
 
-    Raises
-    ------
-    SettingError
-        For a model of several networks.
     """
-    if len(model.members) > 1:
-        raise SettingError(
-            f"the model has {len(model.members)} networks whose answers are averaged, and code is "
-            "written for one; train one network and ask for its code"
-        )
     source = Source({}, {}, Way())
     with contextlib.suppress(DataError, SettingError):  # of a query, say: new rows are usual CSV
         found = find_source(Question(**record["question"])) if record else source
@@ -99,8 +92,12 @@ def predict_script(
         "columns": "columns",
         "own": [],
         "weight": None,
+        "bag": _bag(model, {"data": {}}),
         "embedded": any(model.plan[0].get("embedding", ())),
         "input_layer": types[0] == "InputLayer",
+        "binned": any(model.plan[0].get("bins", ())),
+        "spread": False,
+        "has_codes": bool(model.encoder.categories),
         "layers": layer_lines(model, trained=True),
         "evaluation": " and ".join(text for kind, text in off.items() if kind in types),
         "n_outputs": model.target.n_outputs,
@@ -196,6 +193,9 @@ def _rows(
     own = [name for name in source.paths if name != "TABLE"]
     shares = {"test": question.test, "valid": question.valid}
     shares = {name: 0 if name.upper() in own else share for name, share in shares.items()}
+    n_folds = folds_of(record)
+    if n_folds:
+        shares["valid"] = 0
     drawn = [name for name in ("train", "valid", "test") if shares.get(name, 1)]
     extra = ["WEIGHT"] * (weight is not None) + ["GROUP"] * (group is not None)
     if time is not None and time not in (*model.encoder.names, target.name, weight):
@@ -216,10 +216,23 @@ def _rows(
         # classes that no training row has
         "strange": not target.is_regression and bool(own or group or time),
         "parts": [name for name in ("valid", "test") if sizes[name]],
-        "has_valid": bool(sizes["valid"]),
+        "has_valid": bool(sizes["valid"] or n_folds),
+        "n_outputs": target.n_outputs,
         "measured_on": record["measured_on"],
         "measured": _ROWS[record["measured_on"]],
         "metrics": list(record["metrics"]),
+    }
+
+
+def _bag(model: Model, record: Mapping[str, Any]) -> Values | None:
+    """Of several networks how many they are, and of how many folds each holds one out."""
+    if len(model.members) == 1:
+        return None
+    return {
+        "members": len(model.members),
+        "folds": folds_of(record),
+        "temperature": None if model.temperature == 1 else model.temperature,
+        "limits": model.limits is not None,
     }
 
 
@@ -269,6 +282,13 @@ def _constants(
         found.append(("EPOCHS", quoted(recipe.epochs), ""))
     found.append(("BATCH_SIZE", quoted(recipe.batch_size), ""))
     found.append(("LEARNING_RATE", quoted(recipe.lr), ""))
+    bag = values["bag"]
+    if bag and bag["temperature"]:
+        note = "of the answers, found on rows that the networks had not seen"
+        found.append(("TEMPERATURE", quoted(bag["temperature"]), note))
+    if bag and values["stop_after"]:
+        note = f"epochs of each network: {values['ended']}"
+        found.append(("LAST", quoted(values["last_epochs"]), note))
     if recipe.device == "auto":
         found.append(("DEVICE", '"cuda" if torch.cuda.is_available() else "cpu"', ""))
     elif recipe.device != "cpu":
