@@ -33,7 +33,7 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray | None, q: list[fl
 
     Parameters
     ----------
-    values : float array of shape (n_rows,), without NaN
+    values : float array of shape (n_rows,), without NaN; without weights also (n_columns, n_rows)
     weight : float array of shape (n_rows,), positive, or None for ones
     q : shares in [0, 1]
 
@@ -42,14 +42,14 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray | None, q: list[fl
     >>> weighted_quantiles(np.array([1.0, 5.0]), np.array([3.0, 1.0]), [0.5, 1.0]).tolist()
     [1.0, 5.0]
     """
-    n = len(values)
+    n = values.shape[-1]
     # The middle of 0.1, 0.2 must not depend on how the rows are given: one formula for both.
     if weight is None:
         place = (n - 1) * np.asarray(q)
         low = np.floor(place).astype(np.int64)
         high = np.minimum(low + 1, n - 1)
         ordered = np.partition(values, sorted({*low.tolist(), *high.tolist()}))
-        below, above = ordered[low], ordered[high]
+        below, above = ordered[..., low], ordered[..., high]
     else:
         order = np.argsort(values, kind="stable")
         cumulated = np.cumsum(weight[order])
@@ -70,13 +70,20 @@ def smooth_clip(x: np.ndarray) -> np.ndarray:
     return np.asarray(x / np.sqrt(1 + (x / 3) ** 2))
 
 
-def robust_scale(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+QUARTILES = [0.25, 0.5, 0.75]
+
+
+def robust_scale(
+    values: np.ndarray, weight: np.ndarray | None, quartiles: np.ndarray | None = None
+) -> tuple[float, float]:
     """Median and a width that outliers do not move; the width of a constant is 0.
 
     The width is the interquartile range. Where more than half the rows are alike that is 0, and
-    the root mean square distance from the median is taken.
+    the root mean square distance from the median is taken. Quartiles that are known come along.
     """
-    low, middle, high = weighted_quantiles(values, weight, [0.25, 0.5, 0.75])
+    if quartiles is None:
+        quartiles = weighted_quantiles(values, weight, QUARTILES)
+    low, middle, high = quartiles
     width = 2 * min(float(high / 2 - low / 2), FLOAT_MAX / 2)
     if width <= 0 and values.min() < values.max():
         # Equal values count as one with the sum of their weights: neither the order of the rows
@@ -116,14 +123,16 @@ class NumberStep:
     type: ClassVar[str] = "number"
 
     @classmethod
-    def learn(cls, column: Column, weight: np.ndarray | None) -> NumberStep:
+    def learn(
+        cls, column: Column, weight: np.ndarray | None, quartiles: np.ndarray | None = None
+    ) -> NumberStep:
         """Learn centre, width and range from the rows that are not gaps."""
         missing, values = column.missing, column.values
         gaps = bool(missing.any())
         if gaps:
             values = values[~missing]
             weight = None if weight is None else weight[~missing]
-        center, width = robust_scale(values, weight)
+        center, width = robust_scale(values, weight, quartiles)
         return cls(column.name, center, width, gaps, float(values.min()), float(values.max()))
 
     @property
@@ -354,6 +363,17 @@ def _outside(name: str, column: Column, low: Any, high: Any) -> list[str]:
     ]
 
 
+def _quartiles(table: Table, schema: Schema) -> dict[str, np.ndarray]:
+    """Quartiles of the numbers without gaps, all at once: so small tables take less time."""
+    columns = [table[entry.name] for entry in schema.inputs if entry.role == "number"]
+    if not columns or not 0 < table.n_rows * len(columns) <= 2**20:
+        return {}
+    values = np.array([column.values for column in columns])
+    whole = np.flatnonzero(np.isfinite(values).all(axis=1))
+    found = weighted_quantiles(values[whole], None, QUARTILES)
+    return {columns[i].name: row for i, row in zip(whole, found)}
+
+
 Step = NumberStep | BooleanStep | DateStep | CategoryStep
 _STEPS: dict[str, Any] = {
     step.type: step for step in (NumberStep, BooleanStep, DateStep, CategoryStep)
@@ -392,8 +412,12 @@ class Encoder:
         if weight is not None:
             weight = weight / min(1.0, float(weight.mean()))  # shares count as rows too
         steps: list[Step] = []
+        known = _quartiles(table, schema) if weight is None else {}
         for entry in schema.inputs:
             column = table[entry.name]
+            if entry.name in known:
+                steps.append(NumberStep.learn(column, None, known[entry.name]))
+                continue
             refuse_infinite(column, table)
             if not column.missing.all():  # else these rows say nothing about it
                 steps.append(_STEPS[entry.role].learn(column, weight))

@@ -42,7 +42,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Passed:
     """One epoch of several in one go.
 
