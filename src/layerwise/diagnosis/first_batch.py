@@ -23,6 +23,7 @@ from layerwise.training.losses import loss_of
 
 ROWS = 512  # enough to see shares of units; few enough for a second
 INVENTED = 64
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(eq=False)

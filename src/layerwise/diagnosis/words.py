@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from layerwise.diagnosis.case import Case
 
 _LOSSES = {
     "cross_entropy": "CrossEntropyLoss", "nll_loss": "NLLLoss", "binary_cross_entropy": "BCELoss",
@@ -48,3 +50,14 @@ def listed(names: list[str], most: int = 4) -> str:
     """
     told = ", ".join(repr(name) for name in names[:most])
     return told + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def type_of(tensor: Tensor) -> str:
+    """A tensor's type in words, e.g. float32."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def last_linear(case: Case) -> str:
+    """The path of the last linear layer; "forward" if there is none."""
+    named = [n for n, m in case.layers if isinstance(m, nn.Linear)]
+    return named[-1] if named else "forward"

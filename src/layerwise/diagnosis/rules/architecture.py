@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerwise.diagnosis.calls import LossCall
-from layerwise.diagnosis.case import AMOUNTS, BINARY, Case
+from layerwise.diagnosis.case import AMOUNTS, Case
 from layerwise.diagnosis.finding import Finding, finding
-from layerwise.diagnosis.first_batch import FirstBatch
-from layerwise.diagnosis.graph import beneath, made_by, operation
+from layerwise.diagnosis.first_batch import NORMS, FirstBatch
+from layerwise.diagnosis.graph import beneath, operation
 from layerwise.diagnosis.rules import rule
-from layerwise.diagnosis.translate import all_frozen
 from layerwise.diagnosis.waking import gradients_after, moved_a_little
 from layerwise.diagnosis.words import listed, share_of
-from layerwise.network.walk import Visit, leaves
+from layerwise.network.walk import Visit
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _DROPOUT = (nn.modules.dropout._DropoutNd,)
 _STAIRS = ("Round", "Floor", "Ceil", "Sign", "Sgn", "Trunc", "Heaviside", "FloorDivide")
-_FLAT_ENDS = ("Tanh", "Sigmoid")
 
 
 # ---------------------------------------------------------------- linear layers in a row
@@ -191,137 +186,6 @@ def _steps_of_stairs(seen: FirstBatch) -> bool:
     return any(operation(node) in _STAIRS for node in beneath(seen.outputs.grad_fn))
 
 
-# ---------------------------------------------------------------- parameters nobody moves
-
-
-@rule("params-not-in-optimizer", stage="static")
-def params_not_in_optimizer(case: Case) -> Iterator[Finding]:
-    """Parameters that no optimizer holds."""
-    if not case.optimizers:
-        return
-    held = {id(p) for o in case.optimizers for g in o.param_groups for p in g["params"]}
-    inside = dict(case.model.named_parameters())
-    if isinstance(case.loss, nn.Module):
-        inside |= {f"loss.{name}": p for name, p in case.loss.named_parameters()}
-    missing = [n for n, p in inside.items() if p.requires_grad and id(p) not in held]
-    if not missing:
-        return
-    strange = held - {id(p) for p in inside.values()}
-    if not held & {id(p) for p in inside.values()}:
-        reason = "The optimizer belongs to another model."
-    elif strange:
-        reason = "A layer was replaced after the optimizer was made."
-    else:
-        reason = "The optimizer was made from a part of the model."
-    yield _not_held(listed(missing), reason, "make the optimizer after the model is complete: "
-                    "torch.optim.Adam(model.parameters(), lr=1e-3)", len(missing))  # fmt: skip
-
-
-@rule("params-not-in-optimizer", stage="first_batch")
-def strangers_not_in_optimizer(seen: FirstBatch) -> Iterator[Finding]:
-    """Weights that take part in the loss and that the model does not know."""
-    case = seen.case
-    held = {id(p) for o in case.optimizers for g in o.param_groups for p in g["params"]}
-    pairs = zip(seen.strangers, seen.stranger_shapes)
-    lost = [(one, size) for one, size in pairs if one not in held]
-    if not lost:
-        return
-    places = _places(case.model)
-    names = [places.get(one, f"a tensor of shape {size}") for one, size in lost]
-    names = list(dict.fromkeys(names))
-    listlike = any(one in places for one, _ in lost)
-    yield _not_held(
-        listed(names),
-        "They sit in a Python list or dict." if listlike else "model.parameters() lacks them.",
-        "hold layers in nn.ModuleList or nn.ModuleDict, tensors in nn.Parameter"
-        if listlike else "make them attributes of the model, or give them to the optimizer",
-        len(lost),
-    )  # fmt: skip
-
-
-def _not_held(names: str, reason: str, mend: str, n: int) -> Finding:
-    return finding(
-        "error", "optimizer",
-        f"The optimizer does not hold {names}, so they never change. {reason}",
-        healthy="every trainable weight in the optimizer",
-        why="A weight that no optimizer holds stays at its start.",
-        mend=mend, missing=n,
-    )  # fmt: skip
-
-
-def _places(model: nn.Module) -> dict[int, str]:
-    """Where in lists, tuples and dicts of its modules a model holds tensors, by their ids."""
-    found: dict[int, str] = {}
-
-    def look(value: Any, path: str, depth: int) -> None:
-        if isinstance(value, nn.Module):
-            for name, p in value.named_parameters():
-                found.setdefault(id(p), f"{path}.{name}")
-        elif isinstance(value, Tensor):
-            found.setdefault(id(value), path)
-        elif isinstance(value, list | tuple) and depth < 3:
-            for i, one in enumerate(value):
-                look(one, f"{path}[{i}]", depth + 1)
-        elif isinstance(value, dict) and depth < 3:
-            for key, one in value.items():
-                look(one, f"{path}[{key!r}]", depth + 1)
-
-    for name, module in model.named_modules():
-        for attribute, value in vars(module).items():
-            if not attribute.startswith("_") and not isinstance(value, nn.Module):
-                look(value, f"{name}.{attribute}" if name else attribute, 0)
-    return found
-
-
-@rule("frozen-parameters", stage="static")
-def frozen_parameters(case: Case) -> Iterator[Finding]:
-    """Parameters that are not to learn, and look as if they had never learnt."""
-    parameters = list(case.model.parameters())
-    if not parameters:
-        return
-    if not any(p.requires_grad for p in parameters):
-        yield all_frozen(case)
-        return
-    frozen = []
-    for name, module in case.layers:
-        own = [p for p in module.parameters(recurse=False) if p.dim() > 1 and not p.requires_grad]
-        if own:
-            frozen.append((name, any(_at_random_start(p) for p in own)))
-    fresh = [name for name, start in frozen if start]
-    if fresh:
-        yield finding(
-            "warning", fresh[0],
-            f"{listed(fresh)} {'are' if len(fresh) > 1 else 'is'} frozen at "
-            f"{'their' if len(fresh) > 1 else 'its'} random start and will not learn.",
-            healthy="frozen layers that have learnt before",
-            why="The layers after it have to make do with a random map.",
-            mend=f"model.get_submodule({fresh[0]!r}).requires_grad_(True), and a fresh optimizer",
-            layers=", ".join(fresh),
-        )  # fmt: skip
-    elif frozen:
-        names = [name for name, _ in frozen]
-        yield finding(
-            "note", names[0],
-            f"{listed(names)} {'are' if len(names) > 1 else 'is'} frozen (requires_grad=False).",
-            healthy="frozen on purpose",
-            why="What is frozen does not learn.",
-            mend="requires_grad_(True) if it is to learn",
-        )  # fmt: skip
-
-
-def _at_random_start(weight: Tensor) -> bool:
-    """Whether a weight is uniform within PyTorch's default bound (Kolmogorov-Smirnov, 1 %)."""
-    values = weight.detach().flatten().double().cpu()
-    n, bound = len(values), 1 / math.sqrt(weight[0].numel())
-    largest = float(values.abs().max())
-    if n < 8 or largest > bound * 1.0001 or largest < bound * 0.5 ** (8 / n) * 0.8:
-        return False
-    ordered = ((values.sort().values / bound) + 1) / 2
-    steps = torch.arange(n, dtype=torch.float64)
-    far = torch.maximum((steps + 1) / n - ordered, ordered - steps / n).max()
-    return float(far) * math.sqrt(n) < 1.628
-
-
 # ---------------------------------------------------------------- dropout and norms
 
 
@@ -398,177 +262,3 @@ def batchnorm_single_row(case: Case) -> Iterator[Finding]:
         why="The deviation of a single value is 0, so batch norm refuses it.",
         mend=mend, rows=n or 0, batch_size=b, rest=1, layer=held[0],
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------- the start
-
-
-def _equal_units(seen: FirstBatch) -> list[str]:
-    """Hidden linear layers whose units all start equal, but for the ends of residual branches."""
-    branch = _branch_ends(seen)
-    last = seen.weighted[-1].name if seen.weighted else None
-    layers = [(n, m) for n, m in leaves(seen.model) if _linear(m)]
-    if last is None and layers:
-        last = layers[-1][0]
-    found = []
-    for name, module in layers:
-        weight: Any = module.weight
-        if name == last or name in branch or weight.shape[0] < 2 or not weight.requires_grad:
-            continue
-        rows = weight.detach()
-        if bool(((rows - rows[0]).abs() <= 1e-7).all()):
-            found.append(name)
-    return found
-
-
-def _branch_ends(seen: FirstBatch) -> set[str]:
-    """Linear layers whose values are added to others, as at the end of a residual branch."""
-    if seen.outputs is None or seen.outputs.grad_fn is None:
-        return set()
-    made = {made_by(v.output.grad_fn): v.name for v in seen.weighted if v.output is not None}
-    ends = set()
-    for node in beneath(seen.outputs.grad_fn):
-        if operation(node) in ("Add", "Sub", "Mul"):
-            others = [made_by(one) for one, _ in node.next_functions]
-            if sum(one is not None and not hasattr(one, "variable") for one in others) > 1:
-                ends |= {made[one] for one in others if one in made}
-    return ends
-
-
-@rule("symmetric-init", stage="first_batch")
-def symmetric_init(seen: FirstBatch) -> Iterator[Finding]:
-    """Units that start equal."""
-    names = _equal_units(seen)
-    if names:
-        yield finding(
-            "error", names[0],
-            f"All units of {listed(names)} start equal and get equal gradients, so they stay "
-            "copies of one another.",
-            healthy="random weights that differ from unit to unit",
-            why="A layer of equal units can do no more than one unit.",
-            mend="layer.reset_parameters(), or nn.init.kaiming_uniform_(layer.weight)",
-            layers=", ".join(names),
-        )  # fmt: skip
-
-
-@rule("init-scale", stage="first_batch")
-def init_scale(seen: FirstBatch) -> Iterator[Finding]:
-    """Weights that make values much too large or too small (Glorot and Bengio; He et al.)."""
-    hidden = [v for v in seen.weighted[:-1] if v in seen.scales and _starts(v.module)]
-    start, guess = _first_loss(seen)
-    told = f"; the first loss is {start:.3g}, guessing would give {guess:.3g}" if guess else ""
-    limits, given = [], _size_of_rows(seen)
-    for visit in hidden:
-        flat = _next_kind(seen, visit) in _FLAT_ENDS
-        q = seen.scales[visit] / given  # large rows are no fault of the weights
-        if not _normalised(seen, visit):
-            limits.append((q, visit, 4.0 if flat else 10.0))
-        given = 1.0 if flat else given
-    large = [(q, v, limit) for q, v, limit in limits if not q <= limit and q == q]
-    lost = bool(guess) and start > 50 * guess
-    if large:
-        q, visit, limit = large[0]
-        yield _scale(
-            "error" if lost else "warning", visit.name,
-            f"'{visit.name}' starts with values of size {q:.3g}, expected about 1{told}.",
-            size=q, limit=limit, **_loss_values(start, guess),
-        )  # fmt: skip
-        return
-    if len(hidden) >= 3 and not any(isinstance(m, NORMS) for _, m in seen.case.layers):
-        for sizes_of, least in ((seen.scales, 0.02), (seen.signals, 5e-4)):
-            a, b = sizes_of[hidden[0]], sizes_of[hidden[-1]]
-            if a > 0 and b / a < least:
-                yield _scale(
-                    "warning", hidden[-1].name,
-                    f"Values shrink from size {a:.2g} at '{hidden[0].name}' to {b:.2g} at "
-                    f"'{hidden[-1].name}', to be about the same{told}.",
-                    size=b, ratio=b / a, limit=least, **_loss_values(start, guess),
-                )  # fmt: skip
-                return
-    if guess and start > 5 * guess:
-        yield _scale(
-            "error" if lost else "warning", seen.last_layer,
-            f"'{seen.last_layer}' starts with scores of size {_size_of(seen):.3g}{told}.",
-            limit=5 * guess, **_loss_values(start, guess),
-        )  # fmt: skip
-
-
-def _size_of_rows(seen: FirstBatch) -> float:
-    """Root mean square of what the first layer takes; 1 if that is less."""
-    entry = seen.forward.entry
-    if entry is None or not entry.is_floating_point():
-        return 1.0
-    size = float(entry.double().nan_to_num(0, 0, 0).square().mean().sqrt())
-    return max(size, 1.0) if math.isfinite(size) else 1.0
-
-
-def _starts(layer: Any) -> bool:
-    """Whether a layer starts with weights that differ, not as a branch of zeros."""
-    weight = layer.weight.detach()
-    return bool((weight != weight.flatten()[0]).any())
-
-
-def _scale(severity: str, where: str, told: str, **values: float) -> Finding:
-    return finding(
-        severity, where, told,
-        healthy="values of size about 1 in every layer, and a first loss near guessing",
-        why="Too large values saturate and swing, too small ones leave no gradient.",
-        mend="nn.init.kaiming_normal_(weight) before ReLU, xavier_normal_(weight, gain=5/3) "
-        "before tanh", **values,
-    )  # fmt: skip
-
-
-def _size_of(seen: FirstBatch) -> float:
-    return float(seen.outputs.detach().double().std()) if seen.outputs is not None else math.nan
-
-
-def _loss_values(start: float, guess: float) -> dict[str, float]:
-    return {"loss": start, "guess": guess} if guess else {}
-
-
-def _first_loss(seen: FirstBatch) -> tuple[float, float]:
-    """The loss of the start and of guessing among the classes; (0, 0) where it says nothing."""
-    if seen.invented or seen.y_invented or seen.y_mended:
-        return 0.0, 0.0
-    for call in seen.calls:
-        value = _mean_loss(call)
-        if value is None or not math.isfinite(value):
-            continue
-        if seen.step_behind(call.outputs).operation in ("Softmax", "LogSoftmax"):
-            continue
-        C = call.outputs.shape[1] if call.kind == "cross_entropy" else 2
-        return (value, math.log(C)) if C > 1 else (0.0, 0.0)
-    return 0.0, 0.0
-
-
-def _mean_loss(call: LossCall) -> float | None:
-    from torch.nn import functional as F
-
-    outputs, y = call.outputs.detach(), call.target
-    try:
-        if call.kind == "cross_entropy" and outputs.dim() == 2:
-            return float(F.cross_entropy(outputs, y))
-        if call.kind in BINARY and bool(((y >= 0) & (y <= 1)).all()):
-            return float(getattr(F, call.kind)(outputs, y))
-    except (RuntimeError, IndexError, ValueError):
-        return None
-    return None
-
-
-def _normalised(seen: FirstBatch, visit: Visit) -> bool:
-    """Whether a norm takes what a linear layer gave."""
-    place = seen.visits.index(visit)
-    following = seen.visits[place + 1 : place + 2]
-    return any(isinstance(v.module, NORMS) for v in following)
-
-
-def _next_kind(seen: FirstBatch, visit: Visit) -> str:
-    """The activation that takes what a layer gave, as autograd names it."""
-    if seen.outputs is None or seen.outputs.grad_fn is None or visit.output is None:
-        return ""
-    node = made_by(visit.output.grad_fn)
-    for one in beneath(seen.outputs.grad_fn):
-        takes = any(made_by(other) is node for other, _ in one.next_functions if other is not None)
-        if takes and operation(one) in ("Tanh", "Sigmoid", "Relu"):
-            return operation(one)
-    return ""

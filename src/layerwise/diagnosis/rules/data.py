@@ -10,10 +10,10 @@ from torch import Tensor
 
 from layerwise.diagnosis.case import AMOUNTS, BINARY, CLASSES, Case
 from layerwise.diagnosis.columns import different, leaking, same_order, spread
+from layerwise.diagnosis.compared import targets_of
 from layerwise.diagnosis.finding import Finding, finding
 from layerwise.diagnosis.first_batch import FirstBatch
 from layerwise.diagnosis.rules import rule
-from layerwise.diagnosis.rules.head import targets_of
 from layerwise.diagnosis.words import share_of
 
 
