@@ -9,7 +9,7 @@ TOOLS := scikit-build-core nanobind cmake ninja
 BUILD := build/editable
 TABLE := demo/tumours.csv
 
-.PHONY: demo core test check lint bench sanitize faults guide clean
+.PHONY: demo core test check lint bench judge sanitize faults guide clean
 
 $(BIN)/layerwise: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ check: lint test
 bench: core
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/command.py
+
+# The doctor's table by rule: faulty and healthy trainings, found, located, false alarms, cost.
+judge: core
+	$(BIN)/python benchmarks/doctor.py --cost --verbose
 
 # The core's tests with AddressSanitizer, UBSan and ThreadSanitizer watching; needs g++.
 sanitize: core

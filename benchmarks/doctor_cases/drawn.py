@@ -98,9 +98,12 @@ def drawn(seed: int) -> Setup:
                 nn.init.zeros_(m.bias)
     model = nn.Sequential(*layers) if rng.random() < 0.6 else Called(layers)
     batch = int(rng.choice([16, 32, 64]))
-    epochs = int(np.clip(500 // (len(X) // batch + 1), 15, 50))
+    slow = 3 if act == "sigmoid" else 1
+    epochs = slow * int(np.clip(500 // (len(X) // batch + 1), 15, 50))
     loss = END[task]() if task != "regression" or rng.random() < 0.7 else nn.L1Loss()
     optimizer = drawn_optimizer(rng, model.parameters())
+    if act == "sigmoid":
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
     return Setup(model, loss, optimizer, X, y, batch_size=batch, epochs=epochs, drop_last=True)
 
 
