@@ -53,6 +53,7 @@ class Learnt:
     networks: list[nn.Sequential]
     optimizers: list[torch.optim.Optimizer]
     out_of_fold: OutOfFold | None = None
+    patient: Any = None
 
     @property
     def network(self) -> nn.Module:
@@ -78,6 +79,7 @@ def learn(
     start: Learnt | None = None,
     weight_unit: float | None = None,
     deadline: float | None = None,
+    examined: bool = False,
 ) -> Learnt:
     """Train a network on a table, or a bag of them.
 
@@ -96,6 +98,7 @@ def learn(
     start : go on from here: its encoder, its network (trained further in place) and its optimizer
     weight_unit : the row weight that counts as one row; the mean of these rows if None
     deadline : ``time.monotonic()`` at which training has to end, instead of the recipe's time limit
+    examined : note how it begins, for the doctor (`layerwise.diagnosis.after`)
     """
     metrics.check_monitor(recipe.monitor, target)
     loss = LOSSES[loss_name(recipe, target)]
@@ -135,6 +138,16 @@ def learn(
         valid_weight = effective_weight(valid, target, weights)
         valid_rows = rows_of(encoder, target, valid, valid_weight, dtype, device)
 
+    examinee = None
+    if examined:
+        from layerwise.diagnosis.after import patient
+
+        examinee = patient(
+            networks[0], optimizers[0], loss_name(recipe, target), train_rows, valid_rows,
+            batch_size=int(recipe.batch_size), epochs=recipe.epochs, names=encoder.feature_names,
+            classes=() if target.is_regression else tuple(map(str, target.classes)),
+            balanced=class_weight is not None or fit_weight is not None,
+        )  # fmt: skip
     jobs = []
     for number, (network, optimizer, (inside, outside)) in enumerate(
         zip(networks, optimizers, parts), start=1
@@ -168,13 +181,13 @@ def learn(
     members = [to_arrays(network) for network in networks]
     model = Model(schema, encoder, plan, members, target, recipe.to_json(), info)
     if len(jobs) == 1:
-        return Learnt(model, history, networks, optimizers)
+        return Learnt(model, history, networks, optimizers, patient=examinee)
     model.info["best_epochs"] = [member.best_epoch for member in history.members]
     held = held_out(model, train, valid, train_rows, valid_rows, [parts[i][1] for i in kept], fold)
     model, held = finish(
         model, train, held, class_weight, None if start is None else start.model.limits
     )
-    return Learnt(model, history, networks, optimizers, held)
+    return Learnt(model, history, networks, optimizers, held, examinee)
 
 
 def _score(

@@ -73,11 +73,22 @@ def show_training(run: Run) -> str:
         lines.append(wrapped(f"trained by PyTorch's own loop: {reason}"))
     elif record.get("engine"):
         lines.append("trained by the native core")
+    alarms = show_findings(record.get("findings", ()))
+    if alarms:
+        lines += ["", alarms]
     if run.folder:
         path = shlex.quote(str(run.folder))
         lines += ["", f"saved in {run.folder}; next:", f"  layerwise inspect {path}",
                   f"  layerwise predict {path} NEW.csv -o answers.csv"]  # fmt: skip
     return "\n".join(lines)
+
+
+def show_findings(findings: Sequence[Mapping[str, Any]]) -> str:
+    """What the doctor warned of; notes, and what comes of other findings, are left to `doctor`."""
+    from layerwise.diagnosis.finding import Finding
+
+    told = [one for one in findings if one["severity"] != "note" and "explained_by" not in one]
+    return "\n\n".join(f"the doctor's {Finding.from_json(dict(one))}" for one in told)
 
 
 def _held_out(task: str, found: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,11 @@ class FailOn(StrEnum):
     error = "error"
     warning = "warning"
     never = "never"
+
+    def code(self, findings: Iterable[Mapping[str, Any]]) -> int:
+        """The exit code: 4 where a finding, as plain values, is as grave as that."""
+        counted = {FailOn.error: ("error",), FailOn.warning: ("error", "warning")}.get(self, ())
+        return 4 if any(one["severity"] in counted for one in findings) else 0
 
 
 @app.command()
@@ -71,5 +77,4 @@ def doctor(
         print_result(said, as_json)
     else:
         print_result("\n\n".join([str(found), *([str(tried)] if tried else [])]), as_json)
-    alarms = {FailOn.error: found.errors, FailOn.warning: found.alarms, FailOn.never: []}
-    return 4 if alarms[fail_on] else 0
+    return fail_on.code(one.to_json() for one in found)

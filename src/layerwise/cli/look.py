@@ -27,11 +27,16 @@ def inspect_run(
         found = Run.load(run).layers
         print_result(found.to_json() if as_json else str(found), as_json)
         return
+    from layerwise.folder import RECORD, load_record
     from layerwise.model.file import load
-    from layerwise.show import description, show_description
+    from layerwise.show import description, show_description, show_findings
 
     model = load(run)
-    print_result(description(model) if as_json else show_description(model), as_json)
+    found = load_record(run).get("findings", []) if (Path(run) / RECORD).exists() else []
+    if as_json:
+        print_result(description(model) | ({"findings": found} if found else {}), as_json)
+        return
+    print_result("\n\n".join(filter(None, [show_description(model), show_findings(found)])), False)
 
 
 @app.command()

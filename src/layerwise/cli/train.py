@@ -12,6 +12,7 @@ import typer
 
 from layerwise.cli.app import Json, Quiet, app
 from layerwise.cli.data import Table, Target, parse_data, with_data
+from layerwise.cli.doctor import FailOn
 from layerwise.cli.output import notice, print_result
 from layerwise.cli.settings import parse_settings, with_settings
 from layerwise.errors import LayerwiseError, SettingError
@@ -39,6 +40,9 @@ def train(
     page: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html into the run folder.")
     ] = True,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="From which finding of the doctor on to end with exit code 4.")
+    ] = FailOn.never,
     as_json: Json = False,
     quiet: Quiet = False,
     **given: Any,
@@ -63,7 +67,7 @@ def train(
             data = parse_data(given)
             run = runs.train(
                 table, target, **data, baselines=baselines,
-                out=out or _run_folder(table or data["sql"] or "table", data["sql"]),
+                out=out or run_folder(table or data["sql"] or "table", data["sql"]),
                 callbacks=callbacks, report=report, **parse_settings(given),
             )  # fmt: skip
     finally:
@@ -81,7 +85,7 @@ def train(
         notice(f"epoch {run.history.best_epoch} is kept; go on with: "
                 f"layerwise train --resume {shlex.quote(str(run.folder))}")  # fmt: skip
     interrupted = run.record["status"] == "interrupted" or run.record.get("interrupted")
-    return 130 if interrupted else 0
+    return 130 if interrupted else fail_on.code(run.record.get("findings", ()))
 
 
 def _write_report(run: Run, say: Callable[[str], None] | None) -> None:
@@ -100,7 +104,7 @@ def _refuse_others(context: typer.Context) -> None:
     given = [
         parameter for parameter in context.command.params
         if getattr(context.get_parameter_source(str(parameter.name)), "name", "") == "COMMANDLINE"
-        and parameter.name not in ("resume", "as_json", "quiet")
+        and parameter.name not in ("resume", "as_json", "quiet", "fail_on")
     ]  # fmt: skip
     if given:
         names = [p.opts[0] if p.opts[0].startswith("-") else str(p.name).upper() for p in given]
@@ -109,7 +113,7 @@ def _refuse_others(context: typer.Context) -> None:
         )
 
 
-def _run_folder(source: str, sql: str | None) -> Path:
+def run_folder(source: str, sql: str | None) -> Path:
     """A new folder under runs, named after the table and the time."""
     from datetime import datetime
 

@@ -94,22 +94,25 @@ class Stepping:
         if self._before is not None:
             now = [p.detach() for p in self.parameters]
             group = self.optimizer.param_groups[0]
-            decoupled = "W" in type(self.optimizer).__name__ or bool(
-                group.get("decoupled_weight_decay")
-            )
             moved = torch._foreach_sub(now, self._before)
             self.looks.append(
                 Look(
                     self.steps, epoch, dict(zip(self.names, self._gradient)),
                     dict(zip(self.names, _norms(self._before))),
                     dict(zip(self.names, _norms(list(moved)))),
-                    float(group.get("weight_decay", 0.0)), decoupled, flat,
+                    float(group.get("weight_decay", 0.0)), decoupled(self.optimizer), flat,
                 )
             )  # fmt: skip
             self._before = None
         self.steps += 1
         self._clear = False
         self._passes = 0
+
+
+def decoupled(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether weight decay acts beside the gradient, as in AdamW, and not through it."""
+    group = optimizer.param_groups[0]
+    return bool(group.get("decoupled_weight_decay")) or "W" in type(optimizer).__name__
 
 
 def _norms(tensors: list[Tensor]) -> list[float]:

@@ -121,6 +121,7 @@ class Watched:
     bad : the first value that is not finite
     changed : whether any trainable parameter has changed
     comparable : whether the losses are those of the kind alone, so that the baseline counts
+    per_pass : steps that one of ``losses`` stands for, where they are those of whole epochs
     valid : mean validation loss after each epoch, where it was seen
     """
 
@@ -146,6 +147,7 @@ class Watched:
     bad: BadValue | None = None
     changed: bool = True
     comparable: bool = True
+    per_pass: int = 1
     valid: list[float] = field(default_factory=list)
     momentum: float = 0.0
     second_order: bool = False
@@ -153,12 +155,12 @@ class Watched:
     @property
     def passes(self) -> int:
         """How often ``backward`` ran."""
-        return len(self.losses)
+        return len(self.losses) * self.per_pass
 
     @cached_property
     def epochs(self) -> list[float]:
         """The mean loss of each epoch; a last one that was hardly begun does not count."""
-        ends = [*self.starts[1:], self.passes]
+        ends = [*self.starts[1:], len(self.losses)]
         spans = [range(a, b) for a, b in zip(self.starts, ends)]
         if len(spans) > 1 and len(spans[-1]) < 0.5 * len(spans[-2]):
             spans.pop()
