@@ -263,3 +263,33 @@ def test_attributions_print_and_say_what_they_explain(run):
         attribute(classes, rows(2), label="huge")
     with pytest.raises(SettingError, match="one row"):
         attribute(run, rows(2), baseline=rows(2))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_shows_importance_of_a_runs_own_rows(tmp_path, command):
+    import csv
+
+    table = rows(90)
+    path = tmp_path / "houses.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*table.values()))
+    folder = tmp_path / "run"
+    run = lw.train(
+        path, "price", drop=["sold", "band"], baselines=False, out=folder, **QUICK
+    )  # fmt: skip
+    shown = command("importance", folder, "--repeats", 3)
+    assert shown.out.rstrip() == str(importance(run, n_repeats=3))
+    told = json.loads(command("importance", folder, path, "--json").out)
+    assert told["rows"] == "test"  # the same table: the rows that were trained on stay out
+    assert "town" in command("importance", folder, "--column", "town").out
+    assert "price is" in command("importance", folder, "--row", 2).out
+    model = folder / "model.layerwise"
+    alone = command("importance", model)
+    assert alone.code == 2
+    assert "name a table" in alone.err
+    assert command("importance", folder, "--row", 500).code == 2
+    assert command("importance", folder, "--row", 1, "--column", "town").code == 2

@@ -126,7 +126,8 @@ def test_a_run_has_its_layers_also_when_it_is_loaded(run):
     loaded = Run.load(run.folder).layers
     assert loaded.rows == run.layers.rows
     assert loaded.weights == run.layers.weights
-    assert loaded.best_epoch == run.history.best_epoch
+    assert loaded.best_epoch == run.layers.best_epoch
+    assert loaded.n_members == len(run.model.members)
     assert str(loaded) == str(run.layers)
     json.dumps(loaded.to_json())
 

@@ -2,7 +2,7 @@
 
 >>> import layerwise as lw
 >>> sorted(lw.__all__)[:4]
-['DataError', 'DataWarning', 'Finding', 'LayerwiseError']
+['AttributionDisplay', 'CurvesDisplay', 'DataError', 'DataWarning']
 """
 
 from __future__ import annotations
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
     from layerwise.diagnosis.finding import Finding
     from layerwise.diagnosis.watch import watch
     from layerwise.estimators import NetworkClassifier, NetworkRegressor
+    from layerwise.insight.attribution import attribute
+    from layerwise.insight.dependence import partial_dependence
+    from layerwise.insight.displays import (
+        AttributionDisplay,
+        CurvesDisplay,
+        ImportanceDisplay,
+        LandscapeDisplay,
+        LayersDisplay,
+        PartialDependenceDisplay,
+    )
+    from layerwise.insight.importance import importance
+    from layerwise.insight.landscape import Snapshots, landscape
+    from layerwise.insight.layers import Layers
     from layerwise.insight.summary import count_parameters, summary
     from layerwise.insight.trace import trace
     from layerwise.model.model import Model
@@ -40,18 +53,30 @@ if TYPE_CHECKING:
 
 # Imported on first use: torch and scikit-learn take seconds that `--help` need not wait.
 _HOMES = {
+    "AttributionDisplay": "layerwise.insight.displays",
+    "CurvesDisplay": "layerwise.insight.displays",
     "Finding": "layerwise.diagnosis.finding",
+    "ImportanceDisplay": "layerwise.insight.displays",
+    "LandscapeDisplay": "layerwise.insight.displays",
+    "Layers": "layerwise.insight.layers",
+    "LayersDisplay": "layerwise.insight.displays",
     "Model": "layerwise.model.model",
     "NetworkClassifier": "layerwise.estimators",
     "NetworkRegressor": "layerwise.estimators",
+    "PartialDependenceDisplay": "layerwise.insight.displays",
     "Recipe": "layerwise.training.recipe",
     "Run": "layerwise.run",
     "Schema": "layerwise.data.schema",
+    "Snapshots": "layerwise.insight.landscape",
+    "attribute": "layerwise.insight.attribution",
     "backward": "layerwise.training.by_hand",
     "count_parameters": "layerwise.insight.summary",
     "doctor": "layerwise.diagnosis.examine",
     "fit": "layerwise.any_module",
+    "importance": "layerwise.insight.importance",
     "infer_schema": "layerwise.data.schema",
+    "landscape": "layerwise.insight.landscape",
+    "partial_dependence": "layerwise.insight.dependence",
     "read_sql": "layerwise.data.sql",
     "read_table": "layerwise.data.files",
     "resume": "layerwise.run",
@@ -63,9 +88,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttributionDisplay",
+    "CurvesDisplay",
     "DataError",
     "DataWarning",
     "Finding",
+    "ImportanceDisplay",
+    "LandscapeDisplay",
+    "Layers",
+    "LayersDisplay",
     "LayerwiseError",
     "Model",
     "ModelFileError",
@@ -74,17 +105,23 @@ __all__ = [
     "NetworkRegressor",
     "NetworkWarning",
     "OutputError",
+    "PartialDependenceDisplay",
     "Recipe",
     "Run",
     "Schema",
     "SettingError",
+    "Snapshots",
     "TrainingError",
     "__version__",
+    "attribute",
     "backward",
     "count_parameters",
     "doctor",
     "fit",
+    "importance",
     "infer_schema",
+    "landscape",
+    "partial_dependence",
     "read_sql",
     "read_table",
     "resume",

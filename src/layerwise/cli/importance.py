@@ -67,10 +67,12 @@ def _subject(run: Any, table: str | None) -> Any:
 
 def _row(subject: Any, table: str | None, row: int) -> Any:
     """The parts of one row's answer; rows are counted from 1, as tables have them."""
+    import numpy as np
+
     from layerwise.insight.attribution import attribute
     from layerwise.insight.subject import model_of
 
     rows = subject.rows().measured.table if table is None else model_of(subject).read(table)
     if row > rows.n_rows:
         raise SettingError(f"there are {rows.n_rows:,} rows, and --row is {row}")
-    return attribute(subject, rows.take([row - 1]))
+    return attribute(subject, rows.take(np.array([row - 1])))

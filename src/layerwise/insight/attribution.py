@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layerwise.data.table import Column
 from layerwise.data.target import Target
 from layerwise.errors import SettingError
 from layerwise.insight.drawing import figure, shortened
@@ -192,11 +193,18 @@ def attribute(
         else (np.zeros((0, len(places))), np.zeros(0), np.zeros(0))
     )  # fmt: skip
     gap = float(np.abs(values.sum(axis=1) - (answer - base)).max()) if len(values) else 0.0
-    cells = [["" if c is None else c for c in table[name].texts()] for name in places]
+    cells = [_cells(table[name]) for name in places]
     return Attribution(
         tuple(places), values, np.array(cells, dtype=object).T, answer, base,
         tuple(_what(found.target, k) for k in chosen), gap,
     )  # fmt: skip
+
+
+def _cells(column: Column) -> list[str]:
+    """The cells as people would say them; a gap is empty."""
+    if column.kind == "number":
+        return ["" if np.isnan(value) else figure(value) for value in column.values.tolist()]
+    return ["" if cell is None else cell for cell in column.texts()]
 
 
 def places_of(model: Model) -> dict[str, list[int]]:

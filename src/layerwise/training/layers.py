@@ -22,7 +22,7 @@ LARGE = 1000  # steps of an epoch whose loader does not tell
 COST = 0.04  # of the time at most goes into looking
 LOOK = {"native": 0.4, "torch": 2.2}  # what a look at a step costs, in steps; measured
 RECORD = {"native": 2e6, "torch": 5e7}  # a record, in products of weights and rows
-FIRST = 3  # the first epochs are looked at in any case: most happens there
+FIRST = 5  # the first epochs are looked at in any case: most happens there
 
 
 class Recorder:
@@ -30,7 +30,7 @@ class Recorder:
 
     All this takes about a twenty-fifth of the time. In small tables some epochs are therefore seen
     whole and the others not at all, so that a unit counts as dead only if enough rows leave it
-    silent; the first three epochs are seen in any case. Which epochs these are depends on the
+    silent; the first five epochs are seen in any case. Which epochs these are depends on the
     engine, the number of rows and the size of a batch alone.
 
     Parameters
