@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwise.errors import SettingError
-from layerwise.training.recipe import SETTINGS, Recipe, check, settle
+from layerwise.training.recipe import BINNED, BINS, SETTINGS, SMALL, Recipe, check, settle
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -38,6 +38,9 @@ BAD = [
     ("activation", "rellu", "Did you mean 'relu'"),
     ("activation", 3, "Known are relu"),
     ("activation", None, "Known are relu"),
+    ("bins", -1, "at least 0"),
+    ("bins", 2.5, "a whole number"),
+    ("bins", "many", "or 'auto'"),
     ("dropout", 1, "at least 0 and below 1"),
     ("dropout", -0.1, "at least 0 and below 1"),
     ("dropout", "a lot", "a number of at least 0"),
@@ -153,15 +156,29 @@ def test_a_recipe_survives_json():
 
 
 def test_what_is_left_open_follows_the_number_of_rows():
-    sizes = [settle(Recipe(), n).batch_size for n in (150, 200, 1999, 2000, 5000, 20000, 10**6)]
+    sizes = [settle(Recipe(), n).batch_size for n in (150, 200, 999, 1000, 2500, 6000, 10**6)]
     assert sizes == [150, 32, 32, 64, 128, 256, 256]
     assert settle(Recipe(), 150).dtype == "float64"
     assert settle(Recipe(), 200).dtype == "float32"
     assert settle(Recipe(), 150).lr > settle(Recipe(), 200).lr > 0
 
 
+def test_bins_dropout_and_schedule_wait_for_rows_that_they_suit():
+    few, some, many = (settle(Recipe(), n) for n in (SMALL - 1, SMALL, BINNED))
+    assert (few.schedule, few.warmup, few.dropout) == ("constant", 0.0, 0.0)
+    assert (some.schedule, some.warmup, some.dropout) == ("cosine", 0.02, 0.1)
+    assert (few.bins, some.bins, many.bins) == (0, 0, BINS)
+    linear = settle(Recipe(hidden_layer_sizes=()), BINNED)
+    assert linear.bins == 0, "a linear model stays one"
+    assert settle(Recipe(bins=7, dropout=0.3, warmup=0.1), BINNED).bins == 7
+    assert settle(Recipe(schedule="linear"), BINNED).warmup == 0, "as it was said"
+
+
 def test_what_is_set_stays_and_settling_twice_changes_nothing():
-    said = Recipe(batch_size=64, lr=0.5, weight_decay=0.1, dtype="float32")
+    said = Recipe(
+        batch_size=64, lr=0.5, weight_decay=0.1, dtype="float32", bins=4, dropout=0.0,
+        schedule="step", warmup=0.1,
+    )  # fmt: skip
     assert settle(said, 5000) == said
     assert settle(said, 50).batch_size == 50, "no more rows in a step than there are"
     once = settle(Recipe(), 100)
