@@ -245,8 +245,12 @@ def test_what_the_core_does_not_know_is_named():
         network.epoch(**given, batch_size=3, optimizer="SGD", rates=np.ones((2, 4)))
     with pytest.raises(ValueError, match="there is no such parameter"):
         network.put(0, 4, np.zeros(3, np.float32))
-    with pytest.raises(ValueError, match="there are the buffers 0 to 5"):
-        network.put(6, 0, np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="there are the buffers 0 to 7"):
+        network.get(8, 0, np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="what was kept is only read"):
+        network.put(6, 0, np.zeros((4, 4), np.float32))
+    with pytest.raises(ValueError, match="nothing was kept"):
+        network.get(6, 0, np.zeros((4, 4), np.float32))
     with pytest.raises(ValueError, match="the array has 15 numbers; expected 16"):
         network.put(0, 0, np.zeros(15, np.float32))
 

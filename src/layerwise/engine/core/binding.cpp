@@ -380,6 +380,7 @@ NB_MODULE(_core, m) {
       .def("put",
            [](Held& h, int buffer, int slot, const Array& from) {
              Turn turn(h);
+             require(buffer < 6, "what was kept is only read");
              check_place(h, from, place_of(h, buffer, slot));
              require(buffer < 6, "what was kept is only read");
              h.core->put(buffer, slot, from.data());

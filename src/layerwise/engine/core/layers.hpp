@@ -4,6 +4,9 @@
 // panels; dx and dy are the loss's gradients with respect to them.
 #pragma once
 
+#include <stdexcept>
+
+#include "request.hpp"
 #include "vectors.hpp"
 
 namespace LW_SPACE {
@@ -87,22 +90,62 @@ template <class T> struct Softplus {  // log(1 + exp(a x)) / a, and x itself whe
   LW_INLINE V slope(V x, V) const { return x * a > all(b) ? all(T(1)) : sigmoid_<T>(x * a); }
 };
 
-template <class T, class F> void activate(F f, int n, int columns, long cap, const T* x, T* y) {
-  for (int q = 0; q < panels<T>(columns); ++q) {
-    const T* from = x + q * cap * P<T>;
-    T* to = y + q * cap * P<T>;
-    for (long i = 0; i < (long)n * P<T>; i += L<T>) at(to + i) = f.value(at(from + i));
+// What a plan's activation does to rows of one panel, chosen once for all of them.
+template <class T> struct Activation {
+  void (*forward)(const LayerSpec& s, int n, const T* x, T* y);
+  // dy becomes the gradient of the inputs in place. Its sum over the rows goes to `sums`, a panel's
+  // row, if that is not null: the first rows' sum is put there, that of later ones added.
+  void (*backward)(const LayerSpec& s, int n, const T* x, const T* y, T* dy, bool first, T* sums);
+};
+
+template <class T, class F> Activation<T> activation_by() {
+  using V = typename Of<T>::V;
+  return {[](const LayerSpec& s, int n, const T* x, T* y) {
+            const F f{T(s.a), T(s.b)};
+            for (long i = 0; i < (long)n * P<T>; i += L<T>) at(y + i) = f.value(at(x + i));
+          },
+          [](const LayerSpec& s, int n, const T* x, const T* y, T* dy, bool first, T* sums) {
+            const F f{T(s.a), T(s.b)};
+            V sum[NV] = {};
+            for (long b = 0; b < (long)n * P<T>; b += P<T>)
+#pragma GCC unroll 4
+              for (int k = 0; k < NV; ++k) {
+                const long i = b + k * L<T>;
+                const V d = at(dy + i) * f.slope(at(x + i), at(y + i));
+                at(dy + i) = d;
+                sum[k] += d;
+              }
+            if (sums)
+              for (int k = 0; k < NV; ++k)
+                at(sums + k * L<T>) = first ? sum[k] : at(sums + k * L<T>) + sum[k];
+          }};
+}
+
+// f(the activation of this layer)
+template <class T, class F> void with_activation(const LayerSpec& s, F f) {
+  const T a = T(s.a), b = T(s.b);
+  switch (s.kind) {
+    case LayerKind::relu: return f(ReLU<T>{a, b});
+    case LayerKind::leaky_relu: return f(LeakyReLU<T>{a, b});
+    case LayerKind::elu: return f(ELU<T>{a, b});
+    case LayerKind::selu: return f(SELU<T>{a, b});
+    case LayerKind::gelu: return f(GELU<T>{a, b});
+    case LayerKind::gelu_tanh: return f(GELUTanh<T>{a, b});
+    case LayerKind::silu: return f(SiLU<T>{a, b});
+    case LayerKind::mish: return f(Mish<T>{a, b});
+    case LayerKind::softplus: return f(Softplus<T>{a, b});
+    case LayerKind::tanh: return f(Tanh<T>{a, b});
+    case LayerKind::sigmoid: return f(Sigmoid<T>{a, b});
+    case LayerKind::hardtanh: return f(Hardtanh<T>{a, b});
+    default: throw std::logic_error("no activation");
   }
 }
 
-// In place: dy becomes dx.
-template <class T, class F>
-void deactivate(F f, int n, int columns, long cap, const T* x, const T* y, const T* dy, T* dx) {
-  for (int q = 0; q < panels<T>(columns); ++q) {
-    const long start = q * cap * P<T>;
-    for (long i = start; i < start + (long)n * P<T>; i += L<T>)
-      at(dx + i) = at(dy + i) * f.slope(at(x + i), at(y + i));
-  }
+template <class T> Activation<T> activation(const LayerSpec& s) {
+  Activation<T> found = {};
+  if (s.kind >= LayerKind::relu)
+    with_activation<T>(s, [&](auto f) { found = activation_by<T, decltype(f)>(); });
+  return found;
 }
 
 // ---------------------------------------------------------------- normalisation

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "vectors.hpp"
@@ -27,6 +28,23 @@ template <class T> class Buffer {
   std::vector<Line> memory_;
   long size_ = 0;
 };
+
+// Fewer numbers than a panel has columns, in moves of fixed sizes.
+template <class T> LW_INLINE void copy_few(T* to, const T* from, int many) {
+  if (many & 8) {
+    std::memcpy(to, from, 8 * sizeof(T));
+    to += 8, from += 8;
+  }
+  if (many & 4) {
+    std::memcpy(to, from, 4 * sizeof(T));
+    to += 4, from += 4;
+  }
+  if (many & 2) {
+    std::memcpy(to, from, 2 * sizeof(T));
+    to += 2, from += 2;
+  }
+  if (many & 1) *to = *from;
+}
 
 // Where a parameter or running statistic of torch is in the flat buffer, and in which form.
 struct Slot {

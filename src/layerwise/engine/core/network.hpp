@@ -79,8 +79,8 @@ template <class T> class Network final : public Core {
       stack_.gather(order ? rows.X : rows.X + from * stack_.n_inputs, order, n);
       const T* z = stack_.forward(n, false);
       if (outputs) answers(z, n, static_cast<T*>(outputs) + from * n_outputs());
-      const Batch<T> target = order ? targets_.gather(rows, order, n) : rows.from(from);
-      const Summed told = batch_loss(loss, n, z, target, nullptr);
+      const Batch<T> batch = targets_.gather(rows, order, from, n);
+      const Summed told = batch_loss<T>(loss, n_outputs(), stack_.cap, z, batch, nullptr);
       sum += told.sum;
       weight += told.weight;
     });
@@ -100,6 +100,8 @@ template <class T> class Network final : public Core {
     const Flushing flushing;
     Outcome told;
     Look look(poll);
+    const std::vector<Run> runs = alike(groups);
+    for (Buffer<T>& one : state_) need(one);
     long done = 0;
     double total = 0;
     const long n = rows.n, size = std::min(std::max(ask.batch_size, 1L), std::max(n, 1L));
@@ -117,7 +119,8 @@ template <class T> class Network final : public Core {
       const bool looking = watching_.at_step(told.steps);
       if (looking) watching_.before_update(count);
       clip(ask.clip_value, ask.clip_norm);
-      step(groups, ask.rates ? ask.rates + told.steps * (long)groups.size() : nullptr, ask.optimizer);
+      const double* rates = ask.rates ? ask.rates + told.steps * (long)groups.size() : nullptr;
+      step(groups, runs, rates, ask.optimizer);
       if (looking) watching_.after_update();
       total += value * count;
       done = stop;
@@ -138,16 +141,13 @@ template <class T> class Network final : public Core {
 
   double gradients(const Rows<T>& rows, const int64_t* order, int n, const LossOf<T>& loss) {
     stack_.reserve(n);
-    need(stack_.grad);
     stack_.gather(rows.X, order, n);
     const T* z = stack_.forward(n, true);
     T* dz = stack_.layers.empty() ? stack_.spare.data() : stack_.layers.back().dy.data();
-    const Summed told = batch_loss(loss, n, z, targets_.gather(rows, order, n), dz);
+    const Batch<T> batch = targets_.gather(rows, order, 0, n);
+    const Summed told = batch_loss<T>(loss, n_outputs(), stack_.cap, z, batch, dz);
     const double value = told.sum / told.divisor;
     if (value - value != 0) return value;  // NaN or infinite: nothing is to be learnt from it
-    const T by = T(1 / told.divisor);
-    for (int q = 0; q < panels<T>(n_outputs()); ++q)
-      for (long i = 0; i < (long)n * p; i += L<T>) at(dz + q * stack_.cap * p + i) *= by;
     stack_.backward(n);
     return value;
   }
@@ -185,25 +185,43 @@ template <class T> class Network final : public Core {
     if (buffer == 5) return stack_.statistics.data();
     if (buffer == 0) return stack_.theta.data();
     if (buffer >= 6) return (buffer == 6 ? kept_ : kept_statistics_).data();
-    return need(buffer == 1 ? stack_.grad : state_[buffer - 2]).data();
+    return buffer == 1 ? stack_.grad.data() : need(state_[buffer - 2]).data();
   }
   Buffer<T>& need(Buffer<T>& b) {
     if (b.size() != stack_.size) b.resize(stack_.size);
     return b;
   }
 
-  Summed batch_loss(const LossOf<T>& loss, int n, const T* z, const Batch<T>& t, T* dz) {
-    if (loss.kind == LossKind::cross_entropy || loss.kind == LossKind::nll)
-      return by_class(loss, n, n_outputs(), stack_.cap, z, t.classes, t.y, t.w, dz);
-    return elementwise(loss, n, n_outputs(), stack_.cap, z, t.y, t.w, dz);
+  // Groups that are updated as one, where their learning rates are the same too.
+  struct Run {
+    size_t first, last;
+  };
+  static std::vector<Run> alike(const std::vector<Group>& groups) {
+    std::vector<Run> runs;
+    for (size_t i = 0; i < groups.size(); ++i)
+      if (i && groups[i - 1].goes_on_in(groups[i])) runs.back().last = i;
+      else runs.push_back({i, i});
+    return runs;
   }
 
-  void step(std::vector<Group>& groups, const double* rates, OptimizerKind kind) {
-    for (size_t i = 0; i < groups.size(); ++i) {
-      if (rates) groups[i].lr = rates[i];
-      update<T>(kind, groups[i], stack_.theta.data(), stack_.grad.data(), need(state_[0]).data(),
-                need(state_[1]).data(), need(state_[2]).data());
-    }
+  void step(std::vector<Group>& groups, const std::vector<Run>& runs, const double* rates,
+            OptimizerKind kind) {
+    for (size_t i = 0; rates && i < groups.size(); ++i) groups[i].lr = rates[i];
+    T *theta = stack_.theta.data(), *grad = stack_.grad.data();
+    T *s0 = state_[0].data(), *s1 = state_[1].data(), *s2 = state_[2].data();
+    for (const auto [first, last] : runs)
+      for (size_t i = first; i <= last;) {
+        size_t next = i + 1;
+        while (next <= last && groups[next].lr == groups[i].lr) ++next;
+        const long to = std::exchange(groups[i].to, groups[next - 1].to);
+        update<T>(kind, groups[i], theta, grad, s0, s1, s2);
+        groups[i].to = to;
+        for (size_t k = i + 1; k < next; ++k) {
+          groups[k].steps = groups[i].steps;
+          groups[k].mu_product = groups[i].mu_product;
+        }
+        i = next;
+      }
   }
 
   // By value, then by norm (Pascanu et al., 2013), each if above 0.

@@ -26,11 +26,12 @@ constexpr int TILE_ROWS = 6, TILE_PANELS = 1, WEIGHT_ROWS = 4, WEIGHT_PANELS = 1
 constexpr int TILE_ROWS = 2, TILE_PANELS = 1, WEIGHT_ROWS = 2, WEIGHT_PANELS = 1;
 #endif
 
-// c[m, panel q] = start[q] + sum over k of a(m, k) b[q][k]; start may be null for zeros.
+// c[m, panel q] = start[q] + sum over k of a(m, k) b[q][k]; start may be null for zeros, and `on`
+// goes on from what is in c.
 //   IN_ROWS: a(m, k) = a[(k / P) * a_panel + m * P + k % P]   (m are rows of the batch)
 //   else:    a(m, k) = a[k * P + m]                           (k are; m within one panel)
 template <class T, bool IN_ROWS, int M, int NP>
-LW_INLINE void tile(const T* __restrict a, long a_panel, const T* __restrict b, long b_panel,
+LW_INLINE void tile(bool on, const T* __restrict a, long a_panel, const T* __restrict b, long b_panel,
                     const T* start, T* __restrict c, long c_panel, int K) {
   using V = typename Of<T>::V;
   constexpr int N = NP * NV, p = P<T>, l = L<T>;
@@ -39,7 +40,9 @@ LW_INLINE void tile(const T* __restrict a, long a_panel, const T* __restrict b, 
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 16
     for (int j = 0; j < N; ++j)
-      sum[m][j] = start ? at(start + (j / NV) * p + (j % NV) * l) : V{};
+      sum[m][j] = on      ? at(c + (j / NV) * c_panel + m * p + (j % NV) * l)
+                  : start ? at(start + (j / NV) * p + (j % NV) * l)
+                          : V{};
   for (int from = 0; from < K; from += p) {
     const int to = K - from < p ? K - from : p;
     const T* ak = IN_ROWS ? a + (from / p) * a_panel : a + (long)from * p;
@@ -65,58 +68,63 @@ LW_INLINE void tile(const T* __restrict a, long a_panel, const T* __restrict b, 
 
 // The last rows, fewer than M: the tile of just so many.
 template <class T, bool IN_ROWS, int M, int NP>
-LW_INLINE void tile_of(int rows, const T* a, long a_panel, const T* b, long b_panel, const T* start,
+LW_INLINE void tile_of(int rows, bool on, const T* a, long a_panel, const T* b, long b_panel, const T* start,
                        T* c, long c_panel, int K) {
   if (rows == M)
-    tile<T, IN_ROWS, M, NP>(a, a_panel, b, b_panel, start, c, c_panel, K);
+    tile<T, IN_ROWS, M, NP>(on, a, a_panel, b, b_panel, start, c, c_panel, K);
   else if constexpr (M > 1)
-    tile_of<T, IN_ROWS, M - 1, NP>(rows, a, a_panel, b, b_panel, start, c, c_panel, K);
+    tile_of<T, IN_ROWS, M - 1, NP>(rows, on, a, a_panel, b, b_panel, start, c, c_panel, K);
 }
 
-// c[n rows][panels] = start + a b, for a in panels with K columns and b of K rows.
+// c[n rows][NP panels] = start + a b, for a in panels with K columns and b of K rows; or what is in c
+// already plus a b.
 template <class T, int NP>
-void rows_by(int n, int K, const T* a, long a_panel, const T* b, long b_panel, const T* start, T* c,
-             long c_panel) {
+void rows_by(bool on, int n, int K, const T* a, long a_panel, const T* b, long b_panel,
+             const T* start, T* c, long c_panel) {
   for (int m = 0; m < n; m += TILE_ROWS) {
     const int rows = n - m < TILE_ROWS ? n - m : TILE_ROWS;
-    tile_of<T, true, TILE_ROWS, NP>(rows, a + (long)m * P<T>, a_panel, b, b_panel, start,
+    tile_of<T, true, TILE_ROWS, NP>(rows, on, a + (long)m * P<T>, a_panel, b, b_panel, start,
                                     c + (long)m * P<T>, c_panel, K);
   }
 }
 
-// How many columns or rows of `length` numbers stay in the second-level cache beside what passes by.
-template <class T> int in_cache(int length, int unit) {
-  const long many = 384 * 1024 / ((long)sizeof(T) * (length > 0 ? length : 1));
-  return many < unit ? unit : many / unit * unit;
-}
+// A long sum is taken in pieces of so many terms: what the tiles read of them then stays in the
+// first-level cache. Rows come in blocks of so many, for what is done to them afterwards.
+constexpr int DEEP = 128, BLOCK = 16 * TILE_ROWS;
 
-template <class T>
-void times(int n, int K, int panels, const T* a, long a_panel, const T* b, long b_panel,
-           const T* start, T* c, long c_panel) {
-  const int block = in_cache<T>(K, TILE_ROWS);
-  for (int from = 0; from < n; from += block) {
-    const int rows = n - from < block ? n - from : block;
-    const T* ar = a + (long)from * P<T>;
-    T* cr = c + (long)from * P<T>;
+// c = start + a b, panel by panel; done(q, from, rows) is called when rows of panel q are ready, and
+// finds them in the cache.
+template <class T, class F>
+LW_INLINE void times(int n, int K, int panels, const T* a, long a_panel, const T* b, long b_panel,
+                     const T* start, T* c, long c_panel, F done) {
+  constexpr int p = P<T>;
+  const auto some = [&]<int NP>(int q, int from, int rows) {
+    for (int k = 0; k < K; k += DEEP)
+      rows_by<T, NP>(k > 0, rows, K - k < DEEP ? K - k : DEEP,
+                     a + (k / p) * a_panel + (long)from * p, a_panel,
+                     b + q * b_panel + (long)k * p, b_panel, start ? start + q * p : nullptr,
+                     c + q * c_panel + (long)from * p, c_panel);
+    for (int i = q; i < q + NP; ++i) done(i, from, rows);
+  };
+  for (int from = 0; from < n; from += BLOCK) {
+    const int rows = n - from < BLOCK ? n - from : BLOCK;
     int q = 0;
     for (; q + TILE_PANELS <= panels; q += TILE_PANELS)
-      rows_by<T, TILE_PANELS>(rows, K, ar, a_panel, b + q * b_panel, b_panel,
-                              start ? start + q * P<T> : nullptr, cr + q * c_panel, c_panel);
-    for (; q < panels; ++q)
-      rows_by<T, 1>(rows, K, ar, a_panel, b + q * b_panel, b_panel,
-                    start ? start + q * P<T> : nullptr, cr + q * c_panel, c_panel);
+      some.template operator()<TILE_PANELS>(q, from, rows);
+    if constexpr (TILE_PANELS > 1)
+      for (; q < panels; ++q) some.template operator()<1>(q, from, rows);
   }
 }
 
-// dw[panels of O][I][P] = sum over n rows of x(row, i) dz[row]
+// dw[panels of O][I][P] = sum over n rows of x(row, i) dz[row], or what is there already plus that
 template <class T, int NP>
-void weights_by(int n, int from, int to, const T* x, long x_panel, const T* dz, long dz_panel, T* dw,
+void weights_by(bool on, int n, int I, const T* x, long x_panel, const T* dz, long dz_panel, T* dw,
                 long dw_panel) {
-  for (int i = from; i < to;) {
-    const int in_panel = P<T> - i % P<T>, left = to - i;
+  for (int i = 0; i < I;) {
+    const int in_panel = P<T> - i % P<T>, left = I - i;
     int rows = left < in_panel ? left : in_panel;
     rows = rows < WEIGHT_ROWS ? rows : WEIGHT_ROWS;
-    tile_of<T, false, WEIGHT_ROWS, NP>(rows, x + (i / P<T>)*x_panel + i % P<T>, 0, dz, dz_panel,
+    tile_of<T, false, WEIGHT_ROWS, NP>(rows, on, x + (i / P<T>)*x_panel + i % P<T>, 0, dz, dz_panel,
                                        nullptr, dw + (long)i * P<T>, dw_panel, n);
     i += rows;
   }
@@ -125,16 +133,17 @@ void weights_by(int n, int from, int to, const T* x, long x_panel, const T* dz, 
 template <class T>
 void weight_gradient(int n, int I, int panels, const T* x, long x_panel, const T* dz, long dz_panel,
                      T* dw, long dw_panel) {
-  const int block = in_cache<T>(n, P<T>);
-  for (int from = 0; from < I; from += block) {
-    const int to = I - from < block ? I : from + block;
+  for (int b = 0; b < n; b += DEEP) {
+    const int deep = n - b < DEEP ? n - b : DEEP;
+    const T *xb = x + (long)b * P<T>, *dzb = dz + (long)b * P<T>;
     int q = 0;
     for (; q + WEIGHT_PANELS <= panels; q += WEIGHT_PANELS)
-      weights_by<T, WEIGHT_PANELS>(n, from, to, x, x_panel, dz + q * dz_panel, dz_panel,
+      weights_by<T, WEIGHT_PANELS>(b > 0, deep, I, xb, x_panel, dzb + q * dz_panel, dz_panel,
                                    dw + q * dw_panel, dw_panel);
-    for (; q < panels; ++q)
-      weights_by<T, 1>(n, from, to, x, x_panel, dz + q * dz_panel, dz_panel, dw + q * dw_panel,
-                       dw_panel);
+    if constexpr (WEIGHT_PANELS > 1)
+      for (; q < panels; ++q)
+        weights_by<T, 1>(b > 0, deep, I, xb, x_panel, dzb + q * dz_panel, dz_panel,
+                         dw + q * dw_panel, dw_panel);
   }
 }
 

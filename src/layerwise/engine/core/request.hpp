@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,16 @@ struct Group {
   bool nesterov = false, amsgrad = false, centered = false, maximize = false;
   bool decoupled = false;         // weight decay apart from the gradient, as in AdamW
   bool product_in_double = false;  // the type in which torch keeps mu_product
+
+  // Whether another begins where this one ends, and is updated alike but for its learning rate.
+  bool goes_on_in(const Group& g) const {
+    const auto all = [](const Group& o) {
+      return std::tie(o.steps, o.weight_decay, o.momentum, o.dampening, o.beta1, o.beta2, o.eps,
+                      o.alpha, o.lr_decay, o.momentum_decay, o.mu_product, o.nesterov, o.amsgrad,
+                      o.centered, o.maximize, o.decoupled, o.product_in_double);
+    };
+    return to == g.from && all(*this) == all(g);
+  }
 };
 
 // Arrays of the network's type, by address: rows to learn from or to answer.

@@ -3,16 +3,11 @@
 
 #include <vector>
 
+#include "layers.hpp"
+#include "memory.hpp"
 #include "request.hpp"
 
 namespace LW_SPACE {
-
-// Of y (n, width) and classes (n,) one is null; w (n,) may be.
-template <class T> struct Batch {
-  const T* y = nullptr;
-  const int64_t* classes = nullptr;
-  const T* w = nullptr;
-};
 
 template <class T> struct Rows {
   long n;
@@ -23,41 +18,53 @@ template <class T> struct Rows {
   explicit Rows(const Data& d)
       : n(d.n), X(static_cast<const T*>(d.X)), y(static_cast<const T*>(d.y)),
         w(static_cast<const T*>(d.w)), classes(d.classes), width(d.n_targets) {}
-
-  // Targets and weights as they stand, from a row on.
-  Batch<T> from(long row) const {
-    return {y ? y + row * width : nullptr, classes ? classes + row : nullptr, w ? w + row : nullptr};
-  }
 };
 
-// A batch's targets and weights, next to each other.
+// A batch's targets, of which y in panels of n rows or classes is null, and weights or null.
+template <class T> struct Batch {
+  int n;
+  const T* y = nullptr;
+  const int64_t* classes = nullptr;
+  const T* w = nullptr;
+};
+
 template <class T> class Targets {
  public:
-  Batch<T> gather(const Rows<T>& rows, const int64_t* order, int n) {
-    const int width = rows.width;
-    Batch<T> found;
+  // Those of the rows in `order`, or of n rows from one on where it is null.
+  Batch<T> gather(const Rows<T>& rows, const int64_t* order, long from, int n) {
+    Batch<T> found{n};
     if (rows.y) {
-      y_.resize((long)n * width);
-      for (int b = 0; b < n; ++b)
-        for (int o = 0; o < width; ++o) y_[(long)b * width + o] = rows.y[order[b] * width + o];
+      const int width = rows.width;
+      const long size = (long)panels<T>(width) * n * P<T>;
+      if (y_.size() < size || n_ != n) y_.resize(size);  // what fills up the last panel is 0
+      n_ = n;
+      for (int b = 0; b < n; ++b) {
+        const T* row = rows.y + (order ? order[b] : from + b) * width;
+        T* to = y_.data() + (long)b * P<T>;
+        int o = 0;
+        for (; o + P<T> <= width; o += P<T>, to += (long)n * P<T>) std::memcpy(to, row + o, 64);
+        copy_few(to, row + o, width - o);
+      }
       found.y = y_.data();
     }
-    if (rows.classes) {
-      classes_.resize(n);
-      for (int b = 0; b < n; ++b) classes_[b] = rows.classes[order[b]];
-      found.classes = classes_.data();
-    }
-    if (rows.w) {
-      w_.resize(n);
-      for (int b = 0; b < n; ++b) w_[b] = rows.w[order[b]];
-      found.w = w_.data();
-    }
+    found.classes = picked(rows.classes, classes_, order, from, n);
+    found.w = picked(rows.w, w_, order, from, n);
     return found;
   }
 
  private:
-  std::vector<T> y_, w_;
+  int n_ = 0;
+  Buffer<T> y_;
+  std::vector<T> w_;
   std::vector<int64_t> classes_;
+
+  template <class A>
+  static const A* picked(const A* all, std::vector<A>& kept, const int64_t* order, long from, int n) {
+    if (!all || !order) return all ? all + from : nullptr;
+    kept.resize(n);
+    for (int b = 0; b < n; ++b) kept[b] = all[order[b]];
+    return kept.data();
+  }
 };
 
 }  // namespace LW_SPACE

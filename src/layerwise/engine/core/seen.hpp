@@ -67,7 +67,7 @@ template <class T> class Watching {
       const Layer<T>& l = stack_.layers[k];
       const T* x = k ? stack_.layers[k - 1].y.data() : stack_.input.data();
       if (l.spec.kind >= LayerKind::relu)
-        Stack<T>::with_activation(l.spec, [&](auto f) {
+        with_activation<T>(l.spec, [&](auto f) {
           look(k, n, [&](auto& c, long i) { c.answers(f, n, x + i, l.y.data() + i); });
         });
       else

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -29,8 +30,13 @@ template <class T> struct Layer {
   int in = 0, out = 0;
   std::vector<int> slots;  // of its parameters, in torch's order
   std::vector<int> statistics;
+  std::vector<T*> theta, grad;  // where the parameters and their gradients are
   Buffer<T> y, dy, turned, kept;
   Bins<T> bins;
+  Activation<T> activation;
+  bool bent = false;           // a linear layer that an activation follows
+  bool learns_before = false;  // whether any layer before it has parameters
+  bool summed = false;         // whether the gradient of its bias is there already
   long batches = 0;  // that batch normalisation has seen
 };
 
@@ -56,8 +62,22 @@ template <class T> struct Stack {
       if (spec.kind == LayerKind::input) layer.bins = Bins<T>(spec);
       layers.push_back(std::move(layer));
     }
-    for (Layer<T>& layer : layers) add_slots(layer);
+    bool learns = false;
+    for (size_t k = 0; k < layers.size(); ++k) {
+      Layer<T>& layer = layers[k];
+      add_slots(layer);
+      layer.learns_before = std::exchange(learns, learns || !layer.slots.empty());
+      layer.activation = activation<T>(layer.spec);
+      layer.bent = layer.spec.kind == LayerKind::linear && k + 1 < layers.size() &&
+                   layers[k + 1].spec.kind >= LayerKind::relu;
+    }
     theta.resize(size);
+    grad.resize(size);
+    for (Layer<T>& layer : layers)
+      for (const int slot : layer.slots) {
+        layer.theta.push_back(theta.data() + slots[slot].at);
+        layer.grad.push_back(grad.data() + slots[slot].at);
+      }
     statistics.resize(statistics_size);
   }
 
@@ -101,35 +121,12 @@ template <class T> struct Stack {
       T* to = input.data() + (long)b * p;
       int c = 0;
       for (; c + p <= n_inputs; c += p, to += cap * p) std::memcpy(to, row + c, 64);
-      for (int i = 0; c + i < n_inputs; ++i) to[i] = row[c + i];
+      copy_few(to, row + c, n_inputs - c);
     }
   }
 
-  T* theta_of(const Layer<T>& layer, size_t i) {
-    return i < layer.slots.size() ? theta.data() + slots[layer.slots[i]].at : nullptr;
-  }
-  T* grad_of(const Layer<T>& layer, size_t i) {
-    return i < layer.slots.size() ? grad.data() + slots[layer.slots[i]].at : nullptr;
-  }
-
-  template <class F> static void with_activation(const LayerSpec& s, F f) {
-    const T a = T(s.a), b = T(s.b);
-    switch (s.kind) {
-      case LayerKind::relu: return f(ReLU<T>{a, b});
-      case LayerKind::leaky_relu: return f(LeakyReLU<T>{a, b});
-      case LayerKind::elu: return f(ELU<T>{a, b});
-      case LayerKind::selu: return f(SELU<T>{a, b});
-      case LayerKind::gelu: return f(GELU<T>{a, b});
-      case LayerKind::gelu_tanh: return f(GELUTanh<T>{a, b});
-      case LayerKind::silu: return f(SiLU<T>{a, b});
-      case LayerKind::mish: return f(Mish<T>{a, b});
-      case LayerKind::softplus: return f(Softplus<T>{a, b});
-      case LayerKind::tanh: return f(Tanh<T>{a, b});
-      case LayerKind::sigmoid: return f(Sigmoid<T>{a, b});
-      case LayerKind::hardtanh: return f(Hardtanh<T>{a, b});
-      default: throw std::logic_error("no activation");
-    }
-  }
+  T* theta_of(const Layer<T>& l, size_t i) { return i < l.slots.size() ? l.theta[i] : nullptr; }
+  T* grad_of(const Layer<T>& l, size_t i) { return i < l.slots.size() ? l.grad[i] : nullptr; }
 
   const T* forward(int n, bool training) {
     const T* x = input.data();
@@ -139,7 +136,8 @@ template <class T> struct Stack {
       T* y = l.y.data();
       switch (l.spec.kind) {
         case LayerKind::linear:
-          times<T>(n, l.in, panels<T>(l.out), x, step, theta_of(l, 0), (long)l.in * p, theta_of(l, 1), y, step);
+          y = linear(k, n, x);
+          k += l.bent;
           break;
         case LayerKind::identity:
           std::memcpy(y, x, panels<T>(l.out) * step * sizeof(T));
@@ -175,7 +173,8 @@ template <class T> struct Stack {
           spread<T>(l.spec, l.bins, [&](int t) { return theta_of(l, t); }, n, step, x, y);
           break;
         default:
-          with_activation(l.spec, [&](auto f) { activate<T>(f, n, l.out, cap, x, y); });
+          for (int q = 0; q < panels<T>(l.out); ++q)
+            l.activation.forward(l.spec, n, x + q * step, y + q * step);
       }
       x = y;
     }
@@ -184,28 +183,24 @@ template <class T> struct Stack {
 
   void backward(int n) {
     const long step = cap * p;
-    bool wanted = true;  // whether anything before this layer learns
-    for (size_t k = layers.size(); k-- > 0 && wanted;) {
+    for (Layer<T>& l : layers) l.summed = false;
+    for (size_t k = layers.size(); k-- > 0;) {
       Layer<T>& l = layers[k];
       const T* x = k ? layers[k - 1].y.data() : input.data();
       T* dy = l.dy.data();
       T* dx = k ? layers[k - 1].dy.data() : nullptr;
-      wanted = false;
-      for (size_t j = 0; j < k; ++j) wanted = wanted || !layers[j].slots.empty();
+      const bool wanted = l.learns_before;
       switch (l.spec.kind) {
         case LayerKind::linear:
           weight_gradient<T>(n, l.in, panels<T>(l.out), x, step, dy, step, grad_of(l, 0), (long)l.in * p);
-          if (l.spec.bias)
+          if (l.spec.bias && !l.summed)
             for (int q = 0; q < panels<T>(l.out); ++q)
               for (int c = 0; c < p; c += L<T>) {
                 typename Of<T>::V sum = {};
                 for (int b = 0; b < n; ++b) sum += at(dy + q * step + (long)b * p + c);
                 at(grad_of(l, 1) + q * p + c) = sum;
               }
-          if (wanted) {
-            turned<T>(l.in, l.out, theta_of(l, 0), l.turned.data());
-            times<T>(n, l.out, panels<T>(l.in), dy, step, l.turned.data(), (long)l.out * p, nullptr, dx, step);
-          }
+          if (wanted) k -= linear_back(k, n);
           break;
         case LayerKind::identity:
           if (wanted) std::memcpy(dx, dy, panels<T>(l.out) * step * sizeof(T));
@@ -250,27 +245,75 @@ template <class T> struct Stack {
           break;
         default:
           if (wanted)
-            with_activation(l.spec, [&](auto f) {
-              deactivate<T>(f, n, l.out, cap, x, l.y.data(), dy, dx);
-            });
+            for (int q = 0; q < panels<T>(l.out); ++q) {
+              std::memcpy(dx + q * step, dy + q * step, (long)n * p * sizeof(T));
+              l.activation.backward(l.spec, n, x + q * step, l.y.data() + q * step, dx + q * step,
+                                    true, nullptr);
+            }
       }
+      if (!wanted) break;  // nothing before it learns
     }
   }
 
+  // Four units are drawn from one number, 16 bits each, a row of a panel at a time: drawn one by one
+  // they cost as much as the products around them.
   void dropout(Layer<T>& l, int n, const T* x, T* y, bool training) {
     const long step = cap * p;
-    const T share = T(l.spec.a), scale = 1 / (1 - share);
-    const uint64_t limit = l.spec.a * 4294967296.0;
+    const T scale = training ? 1 / (1 - T(l.spec.a)) : T(1);
+    const uint32_t limit = training ? std::lround(l.spec.a * 65536) : 0;
+    uint64_t drawn[p / 4] = {};
+    uint16_t parts[p];
+    alignas(64) T keep[p];
     for (int q = 0; q < panels<T>(l.out); ++q)
-      for (long i = q * step; i < q * step + (long)n * p; ++i) {
-        const T keep = training ? ((mixed(seed_ + drawn_++) >> 32) < limit ? T(0) : scale) : T(1);
-        l.kept.data()[i] = keep;
-        y[i] = x[i] * keep;
+      for (long i = q * step; i < q * step + (long)n * p; i += p) {
+        if (training)
+          for (uint64_t& one : drawn) one = mixed(seed_ + drawn_++);
+        std::memcpy(parts, drawn, sizeof parts);
+        for (int k = 0; k < p; ++k) keep[k] = parts[k] < limit ? T(0) : scale;
+        for (int k = 0; k < p; k += L<T>) {
+          at(l.kept.data() + i + k) = at(keep + k);
+          at(y + i + k) = at(x + i + k) * at(keep + k);
+        }
       }
   }
 
  private:
   uint64_t seed_ = 0, drawn_ = 0;
+
+  // A linear layer, and the activation that follows it while its rows are in the cache.
+  T* linear(size_t k, int n, const T* x) {
+    Layer<T>& l = layers[k];
+    const long step = cap * p;
+    T *z = l.y.data(), *y = l.bent ? layers[k + 1].y.data() : z;
+    times<T>(n, l.in, panels<T>(l.out), x, step, theta_of(l, 0), (long)l.in * p, theta_of(l, 1), z,
+             step, [&](int q, int from, int rows) {
+               const long i = q * step + (long)from * p;
+               if (l.bent) layers[k + 1].activation.forward(layers[k + 1].spec, rows, z + i, y + i);
+             });
+    return y;
+  }
+
+  // The gradient of a linear layer's inputs; of those of the activation before it, if there is one,
+  // with the gradient of the bias before that. Says how many layers it went through besides.
+  int linear_back(size_t k, int n) {
+    Layer<T>& l = layers[k];
+    const long step = cap * p;
+    Layer<T>* bend = k >= 2 && layers[k - 2].bent ? &layers[k - 1] : nullptr;
+    Layer<T>* before = &layers[bend ? k - 2 : k - 1];
+    T* sums = bend && before->spec.bias ? grad_of(*before, 1) : nullptr;
+    T* dx = before->dy.data();
+    turned<T>(l.in, l.out, theta_of(l, 0), l.turned.data());
+    times<T>(n, l.out, panels<T>(l.in), l.dy.data(), step, l.turned.data(), (long)l.out * p, nullptr,
+             dx, step, [&](int q, int from, int rows) {
+               const long i = q * step + (long)from * p;
+               if (bend)
+                 bend->activation.backward(bend->spec, rows, before->y.data() + i,
+                                           bend->y.data() + i, dx + i, from == 0,
+                                           sums ? sums + q * p : nullptr);
+             });
+    before->summed = bend;
+    return bend ? 1 : 0;
+  }
 
   // What the passes rely on; a plan that was read from torch has it all.
   static void check(const Layer<T>& l, bool first) {

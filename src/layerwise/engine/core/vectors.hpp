@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #ifndef LW_BYTES
 #define LW_BYTES 16  // bytes in a register: 16 (SSE, NEON), 32 (AVX2), 64 (AVX-512)
@@ -50,6 +51,28 @@ template <class T> LW_INLINE typename Of<T>::V largest(typename Of<T>::V a, type
 }
 template <class T> LW_INLINE typename Of<T>::V smallest(typename Of<T>::V a, typename Of<T>::V b) {
   return b < a ? b : a;
+}
+
+// All lanes into one by halves: f(a, b) of the lanes and of those half, a quarter, … further.
+template <class T, int BY, class F, int... I>
+LW_INLINE T folded(typename Of<T>::V x, F f, std::integer_sequence<int, I...> lanes) {
+  const auto both = f(x, __builtin_shufflevector(x, x, (I + BY) % L<T>...));
+  if constexpr (BY > 1) return folded<T, BY / 2>(both, f, lanes);
+  else return both[0];
+}
+template <class T, class F> LW_INLINE T folded(typename Of<T>::V x, F f) {
+  return folded<T, L<T> / 2>(x, f, std::make_integer_sequence<int, L<T>>());
+}
+template <class T> LW_INLINE T total(typename Of<T>::V x) {
+  return folded<T>(x, [](auto a, auto b) { return a + b; });
+}
+
+// The lanes' columns, of which the first is `from`.
+template <class T> LW_INLINE typename Of<T>::I columns_of(int from) {
+  typename Of<T>::I found;
+#pragma GCC unroll 16
+  for (int k = 0; k < L<T>; ++k) found[k] = from + k;
+  return found;
 }
 
 // x = n ln(2) + r with a whole n and |r| <= ln(2)/2, so exp(x) = 2^n (1 + q) with q = exp(r) - 1.
