@@ -386,7 +386,7 @@ class Watch:
         if X is None and self._inputs is not None:
             args = self._inputs
             X = args[0] if isinstance(args, tuple) and len(args) == 1 else args
-        given, rows = self._given, self._rows
+        given, rows, seen = self._given, self._rows, self.watched
         if given.X is not None and isinstance(given.y, Tensor) and not _other(given.y, y):
             X, y = given.X, given.y
         loss = self._loss
@@ -400,7 +400,8 @@ class Watch:
             optimizers=self._said if self._start is None else tuple(copies),
             X=as_tensor(X) if isinstance(X, Tensor) else X, y=y,
             X_val=given.X_val, y_val=given.y_val, batch_size=rows.batch_size,
-            epochs=len(self.watched.starts) or None if self._ended else None,
+            # of a training that was spoilt the rows and epochs are not all there is
+            epochs=len(seen.starts) or None if self._ended and seen.bad is None else None,
             drop_last=rows.drop_last, shuffle=rows.order, names=given.names,
             sampled=rows.sampled, original=self._model,
         )  # fmt: skip
