@@ -14,7 +14,8 @@ from layerwise.errors import LayerwiseError
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad data, 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad data, 4 the doctor found
+    an error, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     warnings.formatwarning = lambda message, *_, **__: f"layerwise: {message}\n"

@@ -108,7 +108,7 @@ class ForwardCalls(TorchFunctionMode):
 
 def recognised(value: Tensor, outputs: Tensor, y: Tensor) -> Iterator[LossCall]:
     """A loss of torch that a function of the user's own computes by hand, told by its value."""
-    if value.dim() or not outputs.is_floating_point() or len(outputs) < 2:
+    if value.dim() or not outputs.is_floating_point() or outputs.dim() == 0 or len(outputs) < 2:
         return
     with torch.no_grad():
         for kind in ("mse_loss", "l1_loss", "cross_entropy", "binary_cross_entropy_with_logits"):

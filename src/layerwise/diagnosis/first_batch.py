@@ -75,17 +75,25 @@ class FirstBatch:
     @classmethod
     def of(cls, case: Case) -> FirstBatch:
         """Copy the model and run some rows through it; nothing is raised."""
+        first = cls(case, nn.Identity(), None, None, None)
         with random_states_kept(), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, loss, originals = copied(case.model, case.loss)
+            try:
+                model, loss, originals = copied(case.model, case.loss)
+                X, y = _rows(case)
+            except Exception as error:  # such as a model with an open file in it
+                first.skipped.append(f"the model cannot be copied and run: {_said(error)}")
+                return first
             model.train()
-            X, y = _rows(case)
             first = cls(case, model, loss, X, y, originals=originals)
             first.invented, first.y_invented = X is None, y is None
             if X is None:
                 first.X = _invented(model)
             if first.X is not None:
-                first._pass()
+                try:
+                    first._pass()
+                except Exception as error:  # whatever it is, the user's work goes on
+                    first.skipped.append(f"the first batch: {_said(error)}")
         return first
 
     def _pass(self) -> None:
@@ -191,8 +199,7 @@ class FirstBatch:
         if more:
             self.troubles += more
         else:
-            said = str(error).strip().partition("\n")[0]
-            self.skipped.append(f"the {phase} pass failed: {type(error).__name__}: {said}")
+            self.skipped.append(f"the {phase} pass failed: {_said(error)}")
 
     # ------------------------------------------------------------ what rules ask
 
@@ -259,6 +266,10 @@ class FirstBatch:
                 for module, mode in modes:
                     module.training = mode
         return given if isinstance(given, Tensor) else None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _rows(case: Case) -> tuple[Any, Any]:

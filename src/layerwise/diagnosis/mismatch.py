@@ -24,7 +24,10 @@ def labels_finding(case: Case, outputs: Any, y: Any, last: str) -> Finding:
         )  # fmt: skip
     known = y[y != getattr(case.loss, "ignore_index", -100)]
     low, high = int(known.min()), int(known.max())
-    C = outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() > 1 else 1
+    if isinstance(outputs, Tensor):
+        C = outputs.shape[1] if outputs.dim() > 1 else 1
+    else:
+        C = getattr(dict(case.model.named_modules()).get(last), "out_features", 1)
     where, n = "y", len(known.unique())
     if C == 1:
         where = last

@@ -35,6 +35,8 @@ def target_shape_broadcast(seen: FirstBatch) -> Iterator[Finding]:
         outputs, target = call.outputs, call.target
         if call.kind not in AMOUNTS or seen.y_mended or outputs.shape == target.shape:
             continue
+        if not outputs.dim() or not target.dim():
+            continue
         try:
             wide = torch.broadcast_shapes(outputs.shape, target.shape)
         except RuntimeError:
@@ -43,7 +45,7 @@ def target_shape_broadcast(seen: FirstBatch) -> Iterator[Finding]:
             yield shape_finding(seen.case, outputs, target, seen.last_layer)
             return
     made, given = seen.outputs, seen.y
-    if seen.calls or seen.losses.stretched is None or made is None:
+    if seen.calls or seen.losses.stretched is None or made is None or not made.dim():
         return
     if isinstance(given, Tensor) and made.shape != given.shape:
         yield shape_finding(seen.case, made, given, seen.last_layer)
@@ -88,6 +90,8 @@ def loss_task_mismatch(seen: FirstBatch) -> Iterator[Finding]:
         return
     for call in seen.calls:
         y = targets_of(seen, call)
+        if not call.outputs.dim():
+            continue
         one = call.outputs.dim() == 1 or call.outputs.shape[-1] == 1
         if call.kind == "cross_entropy" and call.outputs.dim() == 2 and one:
             if y.is_floating_point():
