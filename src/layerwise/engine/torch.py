@@ -64,7 +64,9 @@ class Rows:
 
     def n_steps(self, batch_size: int) -> int:
         """How many batches an epoch has."""
-        return sum(1 for _ in batches(len(self), batch_size))
+        n = len(self)
+        steps = -(-n // batch_size)
+        return steps - (steps > 1 and n - (steps - 1) * batch_size == 1)  # as `batches` has them
 
 
 @dataclass(frozen=True)
