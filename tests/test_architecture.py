@@ -30,7 +30,7 @@ LEVELS = [
     ["bagging"],
     ["baselines", "learn", "code", "report", "any_module"],
     ["judging"],
-    ["run", "estimators", "search"],
+    ["run", "estimators", "selection"],
     ["checkup"],
     ["show"],
     ["cli"],

@@ -10,8 +10,8 @@ from scipy import stats
 import layerwise as lw
 from layerwise.errors import DataError, SettingError
 from layerwise.prepare import Question
-from layerwise.search.cross_validation import CrossValidation, cross_validate
-from layerwise.search.folds import folds_of
+from layerwise.selection.cross_validation import CrossValidation, cross_validate
+from layerwise.selection.folds import folds_of
 from layerwise.training import many
 
 SMALL = {"epochs": 3, "hidden_layer_sizes": (8,), "members": 1}

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from layerwise.insight.trace import trace
     from layerwise.model.model import Model
     from layerwise.run import Run, resume, train
+    from layerwise.selection.cross_validation import cross_validate
+    from layerwise.selection.search import search
     from layerwise.training.by_hand import backward, update
     from layerwise.training.recipe import Recipe
 
@@ -71,6 +73,7 @@ _HOMES = {
     "attribute": "layerwise.insight.attribution",
     "backward": "layerwise.training.by_hand",
     "count_parameters": "layerwise.insight.summary",
+    "cross_validate": "layerwise.selection.cross_validation",
     "doctor": "layerwise.diagnosis.examine",
     "fit": "layerwise.any_module",
     "importance": "layerwise.insight.importance",
@@ -80,6 +83,7 @@ _HOMES = {
     "read_sql": "layerwise.data.sql",
     "read_table": "layerwise.data.files",
     "resume": "layerwise.run",
+    "search": "layerwise.selection.search",
     "summary": "layerwise.insight.summary",
     "trace": "layerwise.insight.trace",
     "train": "layerwise.run",
@@ -116,6 +120,7 @@ __all__ = [
     "attribute",
     "backward",
     "count_parameters",
+    "cross_validate",
     "doctor",
     "fit",
     "importance",
@@ -125,6 +130,7 @@ __all__ = [
     "read_sql",
     "read_table",
     "resume",
+    "search",
     "summary",
     "trace",
     "train",

@@ -28,7 +28,7 @@ def cv(
     **given: Any,
 ) -> None:
     """Cross-validate: every row is tested by what was learnt without it."""
-    from layerwise.search.cross_validation import cross_validate
+    from layerwise.selection.cross_validation import cross_validate
     from layerwise.text import number
 
     def told(entry: dict[str, Any]) -> None:
