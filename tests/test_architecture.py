@@ -30,9 +30,9 @@ LEVELS = [
     ["bagging"],
     ["baselines", "learn", "code", "report", "any_module"],
     ["judging"],
-    ["run", "estimators", "selection"],
+    ["run", "estimators"],
     ["checkup"],
-    ["show"],
+    ["show", "selection"],
     ["cli"],
     ["__main__"],
 ]
