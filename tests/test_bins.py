@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerwise import Model, NetworkRegressor
 from layerwise.data.bins import as_bins, learn_bins
 
 COLUMNS = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=60)
@@ -55,3 +57,38 @@ def test_weight_2_is_the_row_twice(rng, n_bins):
     (weighted,) = learn_bins(x[:, None], n_bins, weight)
     (repeated,) = learn_bins(np.repeat(x, weight.astype(int))[:, None], n_bins)
     assert np.array_equal(weighted, repeated)
+
+
+def _saw(n, rng):
+    X = np.column_stack([rng.uniform(-1, 1, n), rng.integers(0, 2, n)])
+    return X, np.abs(np.modf(6 * X[:, 0])[0]) * (1 + X[:, 1])
+
+
+def test_a_fit_takes_bins_for_numbers_of_many_values_only(rng):
+    X, y = _saw(300, rng)
+    model = NetworkRegressor((8,), members=1, bins=6, epochs=2, random_state=0).fit(X, y).model_
+    assert model.plan[0]["bins"] == [6, 0]
+    plain = NetworkRegressor((8,), members=1, epochs=2, random_state=0).fit(X, y).model_
+    assert plain.plan[0]["type"] == "Linear", "300 rows are too few for the default to"
+
+
+def test_numpy_torch_and_the_file_answer_alike_through_bins(rng, tmp_path):
+    X, y = _saw(300, rng)
+    fitted = NetworkRegressor((8,), members=1, bins=6, epochs=5, random_state=0).fit(X, y)
+    inside = fitted.model_.encode(fitted.model_.read(X))
+    raw = fitted.module_(torch.from_numpy(inside)).detach().numpy()
+    np.testing.assert_allclose(fitted.model_.target.decode(raw), fitted.predict(X), atol=1e-5)
+    fitted.model_.save(tmp_path / "saw.layerwise")
+    again = Model.load(tmp_path / "saw.layerwise")
+    assert np.array_equal(again.predict(X), fitted.model_.predict(X))
+
+
+def test_edges_are_of_the_training_rows_only(rng):
+    X, y = _saw(300, rng)
+    far = np.vstack([X, [[50.0, 1.0]] * 40])
+    settings = {"members": 1, "bins": 6, "epochs": 1, "random_state": 0}
+    near = NetworkRegressor((8,), **settings).fit(X, y, X_val=X[:20], y_val=y[:20])
+    told = NetworkRegressor((8,), **settings).fit(X, y, X_val=far, y_val=np.append(y, np.zeros(40)))
+    assert np.array_equal(
+        near.module_.state_dict()["0.edges"], told.module_.state_dict()["0.edges"]
+    )
