@@ -16,7 +16,7 @@ import layerwise
 from layerwise import folder, storage
 from layerwise.errors import DataError, LayerwiseError, OutputError, SettingError, TrainingError
 
-FAST = ["--epochs", "2", "--no-baselines", "--hidden", "4", "--out", "run"]
+FAST = ["--epochs", "2", "--members", "1", "--no-baselines", "--hidden", "4", "--out", "run"]
 N = 40
 
 

@@ -30,7 +30,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from layerwise import DataWarning, Model, NetworkClassifier, NetworkRegressor, SettingError
 from layerwise.training.recipe import Recipe
 
-FAST = {"hidden_layer_sizes": (8,), "epochs": 5, "random_state": 0}
+FAST = {"hidden_layer_sizes": (8,), "epochs": 5, "random_state": 0, "members": 1}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

@@ -18,7 +18,7 @@ from layerwise.prepare import Part
 from layerwise.training.recipe import Recipe
 from layerwise.weights import check_weight, class_weights, effective_weight, row_weight
 
-QUICK = {"epochs": 5, "hidden_layer_sizes": (6,), "lr": 0.02}
+QUICK = {"epochs": 5, "hidden_layer_sizes": (6,), "lr": 0.02, "members": 1}
 
 
 def _part(target, n=80, seed=0, weight=None):

@@ -31,7 +31,9 @@ from layerwise.folder import load_record, read_events
 from layerwise.run import Run, resume, train
 from layerwise.training import checkpoint as checkpoints
 
-QUICK = {"epochs": 6, "hidden_layer_sizes": (6,), "lr": 0.02, "baselines": False}
+QUICK = {
+    "epochs": 6, "hidden_layer_sizes": (6,), "lr": 0.02, "baselines": False, "members": 1,
+}  # fmt: skip
 
 
 def _csv(path, n=150, seed=0):

@@ -43,7 +43,7 @@ def main() -> None:
         sys.exit(f"{path} exists; a golden file is made once")
     run = layerwise.train(
         table(400, 0), target="band", hidden_layer_sizes=(4,), norm="batch", dropout=0.1,
-        activation="gelu", epochs=20, baselines=False, members=3,
+        activation="gelu", epochs=20, baselines=False, members=3, bins=4,
     )  # fmt: skip
     run.model.save(path)
     rows = {name: cells for name, cells in table(12, 1).items() if name != "band"}

@@ -34,6 +34,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run, to the same bytes.")
     ] = None,
+    preset: Annotated[
+        str, typer.Option(help="fast, default or best: settings, under those given by flags.")
+    ] = "default",
     baselines: Annotated[
         bool, typer.Option(help="Fit constant, linear model and trees too.")
     ] = True,
@@ -66,7 +69,7 @@ def train(
         else:
             data = parse_data(given)
             run = runs.train(
-                table, target, **data, baselines=baselines,
+                table, target, **data, baselines=baselines, preset=preset,
                 out=out or run_folder(table or data["sql"] or "table", data["sql"]),
                 callbacks=callbacks, report=report, **parse_settings(given),
             )  # fmt: skip

@@ -50,7 +50,7 @@ class Recipe:
         flag="hidden",
     )
     members: int = _setting(
-        1,
+        5,
         "Networks whose answers are averaged, each on its own folds of the rows.",
         low=1,
         high=1000,
