@@ -47,6 +47,7 @@ check: lint test
 bench: core
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/command.py
+	$(BIN)/python benchmarks/engine.py
 
 # The doctor's table by rule: faulty and healthy trainings, found, located, false alarms, cost.
 judge: core
