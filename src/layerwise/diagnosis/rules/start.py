@@ -92,7 +92,9 @@ def init_scale(seen: FirstBatch) -> Iterator[Finding]:
         )  # fmt: skip
         return
     if len(hidden) >= 3 and not any(isinstance(m, NORMS) for _, m in seen.case.layers):
-        for sizes_of, least in ((seen.scales, 0.02), (seen.signals, 5e-4)):
+        # biases hide how weights that are far too small let the rows' differences fade
+        ways = [(seen.scales, 0.02)] + [(seen.signals, 5e-4)] * any(_tiny(v) for v in hidden)
+        for sizes_of, least in ways:
             a, b = sizes_of[hidden[0]], sizes_of[hidden[-1]]
             if a > 0 and b / a < least:
                 yield _scale(
@@ -123,6 +125,12 @@ def _starts(layer: Any) -> bool:
     """Whether a layer starts with weights that differ, not as a branch of zeros."""
     weight = layer.weight.detach()
     return bool((weight != weight.flatten()[0]).any())
+
+
+def _tiny(visit: Visit) -> bool:
+    """Whether weights are far smaller than PyTorch's own start, 1/sqrt(3 fan_in)."""
+    weight: Any = visit.module.weight
+    return float(weight.detach().std()) * math.sqrt(3 * weight.shape[1]) < 0.3
 
 
 def _scale(severity: str, where: str, told: str, **values: float) -> Finding:
