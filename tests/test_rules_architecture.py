@@ -193,6 +193,8 @@ def test_dropout_that_keeps_hardly_anything_or_comes_last():
     assert look(net(0.1, nn.BatchNorm1d(1))) == [("dropout-misuse", "4", "warning")]
     model = Net(lambda n, x: n.c(F.dropout(n.b(n.a(x).relu()).relu(), 0.9, n.training)))
     assert look(model) == [("dropout-misuse", "forward", "warning")]
+    model = Net(lambda n, x: F.dropout(n.c(n.b(n.a(x).relu()).relu()), 0.3, n.training))
+    assert look(model) == [("dropout-misuse", "c", "error")]
 
 
 # ---------------------------------------------------------------- batchnorm-single-row

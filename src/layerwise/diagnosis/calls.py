@@ -82,12 +82,14 @@ class ForwardCalls(TorchFunctionMode):
     ----------
     entry : the values that the first product with weights of the model gets
     dropout : (rate, whether it drops) of each call of a dropout function
+    dropped : rate and result of the last call that drops, or None
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.entry: Tensor | None = None
         self.dropout: list[tuple[float, bool]] = []
+        self.dropped: tuple[float, Tensor] | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function and look at what it is given."""
@@ -102,7 +104,12 @@ class ForwardCalls(TorchFunctionMode):
         elif name in ("dropout", "alpha_dropout") and func in (F.dropout, F.alpha_dropout):
             given = _signature(name).bind(*args, **kwargs)
             given.apply_defaults()
-            self.dropout.append((float(given.arguments["p"]), bool(given.arguments["training"])))
+            p, drops = float(given.arguments["p"]), bool(given.arguments["training"])
+            self.dropout.append((p, drops))
+            result = func(*args, **kwargs)
+            if drops and p > 0:
+                self.dropped = p, result
+            return result
         return func(*args, **kwargs)
 
 

@@ -18,6 +18,7 @@ SHAPING = frozenset((
     "Slice", "Clone", "ToCopy", "Alias", "ReshapeAlias", "AsStrided", "Expand", "Index",
 ))  # fmt: skip
 LINEAR = ("Addmm", "Mm")
+_MATRICES = (*LINEAR, "Bmm", "Baddbmm", "Addmv", "Mv", "Convolution")
 # The least and the greatest that an activation gives, as far as autograd's name for it says.
 LIMITS = {
     "Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Relu": (0.0, math.inf),
@@ -110,6 +111,21 @@ def beneath(node: Any) -> Iterator[Any]:
                     seen.add(other)
                     following.append(other)
         todo = following
+
+
+def is_last(tensor: Tensor, outputs: Tensor) -> bool:
+    """Whether no product of matrices stands between a tensor and the outputs."""
+    todo, met = [outputs.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in met:
+            continue
+        if node is tensor.grad_fn:
+            return True
+        met.add(node)
+        if operation(node) not in _MATRICES:
+            todo += [one for one, _ in node.next_functions]
+    return False
 
 
 def uses(node: Any) -> Counter[Any]:

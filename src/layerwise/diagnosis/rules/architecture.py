@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from layerwise.diagnosis.case import AMOUNTS, Case
 from layerwise.diagnosis.finding import Finding, finding
 from layerwise.diagnosis.first_batch import NORMS, FirstBatch
-from layerwise.diagnosis.graph import beneath, operation
+from layerwise.diagnosis.graph import beneath, is_last, operation
 from layerwise.diagnosis.rules import rule
 from layerwise.diagnosis.waking import gradients_after, moved_a_little
 from layerwise.diagnosis.words import listed, share_of
@@ -201,18 +201,26 @@ def dropout_misuse(seen: FirstBatch) -> Iterator[Finding]:
     if seen.found.error is not None:
         return
     last = max((i for i, v in enumerate(seen.visits) if _linear(v.module)), default=None)
-    if last is None:
+    if last is None or seen.outputs is None:
         return
-    for visit in seen.visits[last + 1 :]:
-        if isinstance(visit.module, _DROPOUT) and visit.module.p > 0:
+    after = seen.visits[last + 1 :]
+    behind = [v for v in after if v.output is not None and is_last(v.output, seen.outputs)]
+    dropped = [(v.name, v.module.p) for v in behind if isinstance(v.module, _DROPOUT)]
+    if seen.forward.dropped is not None and not dropped:
+        p, result = seen.forward.dropped
+        if is_last(result, seen.outputs):
+            dropped = [(seen.visits[last].name, p)]
+    for where, p in dropped:
+        if p > 0:
             yield finding(
-                "error", visit.name,
+                "error", where,
                 f"Dropout after '{seen.visits[last].name}' sets finished predictions to zero at "
                 "random.",
                 healthy="dropout between hidden layers",
                 why="The loss then compares zeros with the targets, whatever the network says.",
-                mend="move the dropout before the last Linear", p=visit.module.p,
+                mend="move the dropout before the last Linear", p=p,
             )  # fmt: skip
+    for visit in behind:
         regression = seen.case.kind in AMOUNTS or any(c.kind in AMOUNTS for c in seen.calls)
         if isinstance(visit.module, NORMS) and regression:
             yield finding(
