@@ -133,11 +133,15 @@ def _call(draw: random.Random, network: Any, dtype: type) -> None:
     by_class, n = draw.random() < 0.5, draw.choice([0, 1, 2, 3, 9, 40])
     given = _arguments(draw, dtype, by_class, n)
     name = draw.choice(["predict", "measure", "gradients", "epoch", "put", "get", "seed", "groups",
-                        "batches", "Network", "Loss"])  # fmt: skip
+                        "batches", "kept_batches", "epochs", "Network", "Loss"])  # fmt: skip
     if name == "predict":
         values = [given["X"], np.zeros((n, 3), dtype)]
     elif name == "measure":
-        values = [given[k] for k in ("X", "y", "w", "loss")]
+        index = given["order"][: draw.randint(0, n)] if draw.random() < 0.5 else None
+        outputs = np.zeros((n if index is None else len(index), 3), dtype)
+        values = [*(given[k] for k in ("X", "y", "w", "loss")), index, outputs]
+    elif name == "epochs":
+        values = _several(draw, given, len(network.parameters), dtype)
     elif name == "gradients":
         values = list(given.values())
     elif name == "epoch":
@@ -146,10 +150,10 @@ def _call(draw: random.Random, network: Any, dtype: type) -> None:
     elif name in ("put", "get"):
         slot = draw.randrange(len(network.parameters))
         rows, columns, *_ = network.parameters[slot]
-        values = [draw.randint(0, 5), slot, np.zeros((rows, columns), dtype)]
+        values = [draw.randint(0, 7), slot, np.zeros((rows, columns), dtype)]
     elif name == "seed":
         values = [3]
-    elif name == "batches":
+    elif name in ("batches", "kept_batches"):
         values = [draw.choice(NUMBERS)]
     elif name == "Loss":
         values = ["mse", 1.0, np.ones(3, dtype), -100, False]
@@ -176,6 +180,23 @@ def _call(draw: random.Random, network: Any, dtype: type) -> None:
             made.predict(given["X"].astype(np.float64), np.zeros((n, made.n_outputs)))
     elif name == "Loss":
         network.measure(given["X"], given["y"], None, made)
+
+
+def _several(draw: random.Random, given: dict[str, Any], n_groups: int, dtype: type) -> list[Any]:
+    """What three epochs take, with rows of their own to decide or without."""
+    rows, n = [given[k] for k in ("X", "y", "w")], len(given["order"])
+    size, held, index = draw.choice([1, 3, 8, 100]), None, None
+    if draw.random() < 0.5:
+        held = tuple(rows)
+    if draw.random() < 0.5:
+        index = given["order"][: draw.randint(0, n)]
+    m = n if index is None else len(index)
+    rates = np.full((3 * max(n, 1), n_groups), 0.01)
+    seeds = np.arange(3)
+    outputs = np.zeros((3, m, 3), dtype)
+    orders, stop = np.stack([given["order"]] * 3), draw.choice([None, lambda: False, lambda: 3])
+    return [*rows, given["loss"], orders, size, "Adam", rates, 1.0, 1.0, 0.05, stop, held, index,
+            seeds, outputs, draw.choice(FLOATS), 0.0, draw.choice(NUMBERS), 2, True]  # fmt: skip
 
 
 NATURES = ("Linear", "Identity", "Dropout", "PReLU", "BatchNorm1d", "LayerNorm", "Softmax",

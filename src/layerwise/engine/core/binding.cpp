@@ -382,7 +382,6 @@ NB_MODULE(_core, m) {
              Turn turn(h);
              require(buffer < 6, "what was kept is only read");
              check_place(h, from, place_of(h, buffer, slot));
-             require(buffer < 6, "what was kept is only read");
              h.core->put(buffer, slot, from.data());
            })
       .def("get",
