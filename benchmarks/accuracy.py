@@ -234,7 +234,8 @@ def summary(lines: list[dict[str, Any]], tasks: dict[str, str], methods: list[st
         of = frame[frame.table == name].set_index("method")[metric][methods]
         rank = of.rank(ascending=metric != "auc")
         ranks.append(rank)
-        cells = [f"**{v:.4g}**" if r == 1 else f"{v:.4g}" for v, r in zip(of, rank)]
+        shown = [f"{v:.0f}" if v >= 1e4 else f"{v:.4g}" for v in of]
+        cells = [f"**{v}**" if r == 1 else v for v, r in zip(shown, rank)]
         rows.append([name, metric.replace("_", " "), *cells])
     chosen = frame[frame.table.isin(names)]
     cost = (1000 * chosen.cpu_s / chosen.rows).groupby(chosen.method).median()
