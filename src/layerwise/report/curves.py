@@ -28,10 +28,11 @@ def curves(subject: Subject) -> Section:
         f"Losses over {count(len(history), 'epoch')}", names=("epoch", "loss"), log=log,
     )  # fmt: skip
     epochs = [row["epoch"] for row in history]
+    whole = min(map(len, history.members), default=len(history))  # while all members train
     for kind, name in zip(("c1", "c0", "c0"), names):
         for member in history.members:
             chart.line([row["epoch"] for row in member], member[name], f"{kind} thin")
-        chart.line(epochs, [row[name] for row in history], kind, _WORDS[name])
+        chart.line(epochs[:whole], [row[name] for row in history][:whole], kind, _WORDS[name])
     chart.rule(x=history.best_epoch, name=f"kept: {history.best_epoch}")
     shown = [name for name in history[-1] if name != "lr"]
     rows = [
@@ -52,6 +53,6 @@ def curves(subject: Subject) -> Section:
             f"{history.best_epoch}, in {record['seconds'].get('train', 0):.1f} s of training "
             f"({history.engine} engine); it ended by: {history.stopped}."
         )
-        caption = f"Thin lines are the single networks, thick ones their mean. {caption}"
+        caption = f"Thin lines are the networks, thick ones their mean while all train. {caption}"
     blocks: list[Block] = [Text(told), Figure(chart.svg(), caption, data)]
     return Section("training", "Training", blocks)

@@ -16,6 +16,7 @@ from layerwise.report.again import again
 from layerwise.report.blocks import Section
 from layerwise.report.curves import curves
 from layerwise.report.layers import layers
+from layerwise.report.needed import needed
 from layerwise.report.network import network
 from layerwise.report.predictions import predictions
 from layerwise.report.slices import slices
@@ -39,7 +40,7 @@ def page(run: Run, prepared: Prepared) -> str:
     prepared : its rows, as `layerwise.prepare.prepare` dealt them out
     """
     subject = Subject(run, prepared)
-    parts = (verdict, table, network, curves, layers, predictions, slices, again)
+    parts = (verdict, table, network, curves, layers, predictions, needed, slices, again)
     sections = [section for part in parts if (section := part(subject)).blocks]
     return render(f"{subject.target.name}: {subject.target.task}", sections)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from layerwise.data.target import Target
+    from layerwise.out_of_fold import OutOfFold
     from layerwise.prepare import Part, Prepared
     from layerwise.run import Run
 
@@ -29,10 +30,21 @@ class Subject:
         """The task."""
         return self.run.model.target
 
-    @property
+    @cached_property
     def part(self) -> Part:
-        """The rows that the run is measured on."""
-        return self.prepared.measured
+        """The rows that the run is measured on; of a bag without test rows those held out."""
+        held = self.held
+        if held is None:
+            return self.prepared.measured
+        train = self.prepared.train
+        places = train.table.rows if train.table.rows is not None else np.arange(len(train))
+        return train.take(np.flatnonzero(np.isin(places, held.rows)))
+
+    @property
+    def held(self) -> OutOfFold | None:
+        """The answers out of fold, if it is by them that the run is measured."""
+        told = self.run.record["measured_on"] == "out-of-fold"
+        return self.run.out_of_fold if told else None
 
     @property
     def metric(self) -> str:
@@ -42,6 +54,8 @@ class Subject:
     @cached_property
     def outputs(self) -> np.ndarray:
         """Raw outputs of shape (n_rows, n_outputs)."""
+        if self.held is not None:
+            return self.held.outputs
         return self.run.model.outputs(self.part.table)
 
     @cached_property
