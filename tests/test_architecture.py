@@ -147,7 +147,7 @@ def test_at_most_four_of_our_frames_lie_between_fit_and_the_step(monkeypatch):
     monkeypatch.setattr(torch.optim.SGD, "step", look)
     X = np.random.default_rng(0).normal(size=(60, 2))
     classifier = layerwise.NetworkClassifier(
-        optimizer="sgd", epochs=1, hidden_layer_sizes=(2,), engine="torch"
+        optimizer="sgd", epochs=1, hidden_layer_sizes=(2,), engine="torch", members=1
     )
     classifier.fit(X, (X[:, 0] > 0).astype(int))
     names = [name for _, name in seen[0]]

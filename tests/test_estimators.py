@@ -28,6 +28,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from layerwise import DataWarning, Model, NetworkClassifier, NetworkRegressor, SettingError
+from layerwise.estimators import FOLDED
+from layerwise.network.bag import Bag
 from layerwise.training.recipe import Recipe
 
 FAST = {"hidden_layer_sizes": (8,), "epochs": 5, "random_state": 0, "members": 1}
@@ -143,6 +145,18 @@ def test_probabilities_are_the_softmax_of_the_module_s_logits():
     assert isinstance(model.module_[-1], torch.nn.Linear), "no softmax in the network"
 
 
+def test_five_networks_answer_with_their_mean_and_for_rows_they_have_not_seen():
+    X, y = load_iris(return_X_y=True)
+    model = NetworkClassifier((8,), epochs=10, random_state=0).fit(X, y)
+    assert isinstance(model.module_, Bag)
+    assert [len(member) for member in model.history_.members] == [10] * 5
+    with torch.no_grad():
+        logits = model.module_(torch.from_numpy(model.model_.encode(model._table(X, reset=False))))
+    expected = torch.softmax(logits.double(), dim=1).numpy()
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-6)
+    assert model.out_of_fold_.y.tolist() == y.tolist()
+
+
 def test_several_targets_and_several_labels_at_once(rng):
     X = rng.normal(size=(150, 3))
     Y = np.stack([X[:, 0], 100 * X[:, 1] + 5], axis=1)
@@ -167,11 +181,12 @@ def test_it_learns_real_tables():
 
 @pytest.mark.parametrize("estimator", [NetworkClassifier, NetworkRegressor])
 def test_weight_two_is_the_row_twice_and_weight_zero_is_no_row(estimator, rng):
-    X = rng.normal(size=(40, 3))
+    X = rng.normal(size=(24, 3))  # fewer than are dealt into folds, also when repeated
     y = (X[:, 0] > 0).astype(int) if estimator is NetworkClassifier else X[:, 0]
-    w = rng.integers(0, 4, 40)
+    w = rng.integers(0, 4, 24)
     one = estimator((8,), random_state=0, epochs=50).fit(X, y, sample_weight=w)
-    repeated = np.repeat(np.arange(40), w)
+    repeated = np.repeat(np.arange(24), w)
+    assert len(repeated) < FOLDED
     other = estimator((8,), random_state=0, epochs=50).fit(X[repeated], y[repeated])
     answer = "predict_proba" if estimator is NetworkClassifier else "predict"
     np.testing.assert_allclose(
@@ -318,7 +333,7 @@ def test_the_best_epoch_is_what_one_gets(rng):
     X = rng.normal(size=(400, 5))
     y = X[:, 0] + rng.normal(size=400)
     Xv, yv = X[300:], y[300:]
-    model = NetworkRegressor((64,), epochs=60, patience=0, lr=0.01, random_state=0)
+    model = NetworkRegressor((64,), epochs=60, patience=0, lr=0.01, random_state=0, members=1)
     model.fit(X[:300], y[:300], X_val=Xv, y_val=yv)
     losses = model.history_["valid_loss"]
     assert model.history_.best_epoch == int(np.argmin(losses)) + 1
@@ -371,7 +386,7 @@ def test_the_estimators_have_every_setting_of_the_recipe_with_its_default():
     [
         ({"activation": "rellu"}, "unknown activation 'rellu'. Did you mean 'relu'?"),
         ({"lr": -1}, "lr has to be above 0, or 'auto'; got -1"),
-        ({"dropout": 1}, "dropout has to be at least 0 and below 1; got 1"),
+        ({"dropout": 1}, "dropout has to be at least 0 and below 1, or 'auto'; got 1"),
         ({"hidden_layer_sizes": (0.5,)}, "hidden_layer_sizes has to be whole numbers"),
         ({"optimizer": "adm"}, "unknown optimizer 'adm'"),
         ({"optimizer_options": {"nesterow": True}, "optimizer": "sgd"}, "'nesterov'"),
@@ -410,7 +425,7 @@ def test_an_interrupt_keeps_the_best_epoch(engine, rng, monkeypatch):
         return original(*args, **kwargs)
 
     monkeypatch.setattr(torch, "randperm", interrupted)
-    model = NetworkRegressor((8,), engine=engine, random_state=0)
+    model = NetworkRegressor((8,), engine=engine, random_state=0, members=1)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         model.fit(X, X[:, 0])
     assert model.n_iter_ == 3
