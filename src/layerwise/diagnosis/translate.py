@@ -66,6 +66,7 @@ def translated(
 
     Examples
     --------
+    >>> from torch import nn
     >>> error = RuntimeError("grad can be implicitly created only for scalar outputs")
     >>> [one.rule for one in translated(error, Case(nn.Linear(2, 1)))]
     ['loss-reduction']
