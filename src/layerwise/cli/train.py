@@ -95,7 +95,7 @@ def _write_report(run: Run, say: Callable[[str], None] | None) -> None:
     """Once the result is shown; a run is no worse for a page that could not be made."""
     try:
         path = run.report()
-    except LayerwiseError as error:
+    except Exception as error:
         notice(f"no report was made: {error}")
         return
     if say:

@@ -221,8 +221,9 @@ class Chart:
 
 def svg(inside: str, width: int, height: int, label: str) -> str:
     """An element that scales with the page and has a name for those who do not see it."""
+    wide = ' class="big"' if width > 400 else ""  # on a phone it scrolls rather than shrinks
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img"{wide} viewBox="0 0 {width} {height}" '
         f"aria-label={quoteattr(_clean(label))}>{inside}</svg>"
     )
 
@@ -233,9 +234,11 @@ def histogram(
 ) -> str:  # fmt: skip
     """How often values lie where."""
     values = values[np.isfinite(values)]
-    counts, edges = np.histogram(values, bins=min(bins, max(5, int(np.sqrt(len(values))))))
+    low, high = _wide((float(values.min()), float(values.max()))) if len(values) else (0.0, 1.0)
+    n = min(bins, max(5, int(np.sqrt(len(values)))))
+    counts, edges = np.histogram(values, bins=n, range=(low, high))
     chart = Chart(
-        (float(edges[0]), float(edges[-1])), (0, float(counts.max())), label,
+        (float(edges[0]), float(edges[-1])), (0, float(counts.max(initial=1))), label,
         names=(name, "rows"), width=width, height=height,
     )  # fmt: skip
     tips = [f"{figure(a)} to {figure(b)}: {n:,}" for a, b, n in zip(edges, edges[1:], counts)]
@@ -268,7 +271,7 @@ def _clean(text: str) -> str:
 def _wide(ends: tuple[float, float]) -> tuple[float, float]:
     """Two ends that differ; an axis may run backwards."""
     low, high = ends
-    if high != low:
+    if abs(high - low) > 1e-9 * max(abs(low), abs(high)):  # rounding is no difference
         return low, high
     room = abs(low) * 0.05 or 1.0
     return low - room, low + room

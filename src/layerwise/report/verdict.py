@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from layerwise.report.blocks import Block, Figure, Findings, Grid, Section, Text
 from layerwise.report.charts import Chart
 from layerwise.report.subject import Subject
@@ -29,9 +31,14 @@ def verdict(subject: Subject) -> Section:
     )  # fmt: skip
     if len(having) > 1:
         blocks.append(_beside(subject, {name: models[name][metric] for name in having}))
-    found = record.get("findings") or []
-    blocks.append(Text(_findings_words(found) if "findings" in record else ""))
-    blocks.append(Findings(found))
+    if "findings" in record:
+        found = record["findings"]
+        causes = [
+            {**one, "symptoms": [f for f in found if f.get("explained_by") == one["rule"]]}
+            for one in found
+            if not one.get("explained_by")
+        ]
+        blocks += [Text(_findings_words(causes)), Findings(causes)]
     return Section("verdict", "Verdict", blocks)
 
 
@@ -65,7 +72,7 @@ def sentence(subject: Subject) -> str:
     return f"{told} {judged}"
 
 
-def _findings_words(found: list[dict[str, object]]) -> str:
+def _findings_words(found: list[dict[str, Any]]) -> str:
     alarms = [one for one in found if one.get("severity") in ("error", "warning")]
     if not alarms:
         return "The doctor found nothing to worry about."
