@@ -197,6 +197,11 @@ def test_dropout_that_keeps_hardly_anything_or_comes_last():
     assert look(model) == [("dropout-misuse", "c", "error")]
 
 
+def test_dropout_before_a_product_that_no_layer_makes_is_in_its_place():
+    model = Net(lambda n, x: F.linear(F.dropout(n.b(n.a(x).relu()).relu(), 0.3), n.c.weight))
+    assert not any(name == "dropout-misuse" for name, *_ in look(model))
+
+
 # ---------------------------------------------------------------- batchnorm-single-row
 
 
