@@ -13,7 +13,7 @@ from typing import Any
 from layerwise.beside import Beside
 from layerwise.judging import begin_company, judge
 from layerwise.prepare import Notice, Question
-from layerwise.search.folds import Fold, Folds, folds_of
+from layerwise.selection.folds import Fold, Folds, folds_of
 from layerwise.text import grid, html_grid, number, wrapped
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from layerwise.data.schema import Schema
 from layerwise.data.split import deal
+from layerwise.data.table import Table
 from layerwise.errors import DataError, SettingError
 from layerwise.prepare import Notice, Prepared, Question, prepare, read
 
@@ -61,11 +63,22 @@ class Folds:
 
 
 def folds_of(
-    question: Question, folds: int = 5, repeats: int = 1, notice: Notice = lambda _: None
+    question: Question,
+    folds: int = 5,
+    repeats: int = 1,
+    notice: Notice = lambda _: None,
+    known: tuple[Table, Schema] | None = None,
 ) -> Folds:
     """Deal the rows into folds: at random with each class in its share, by group, or by time.
 
     By time each fold is tested by what was learnt from the rows before it.
+
+    Parameters
+    ----------
+    question : the table and what is asked of it
+    folds, repeats : how many folds, and how often the rows are dealt
+    notice : called with sentences on the data
+    known : the table and its schema, if they have been read
 
     Raises
     ------
@@ -81,7 +94,7 @@ def folds_of(
             )
     if repeats > 1 and question.time is not None:
         raise SettingError("folds by time are always the same; leave repeats at 1")
-    table, schema = read(question)
+    table, schema = known or read(question)
     whole = prepare(_whole(question), table, schema, notice)
     n = len(whole.train)
     if n < 2 * folds:
