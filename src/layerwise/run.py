@@ -276,7 +276,7 @@ def resume(
             report(f"{folder} is complete: epoch {record['best_epoch']} was kept")
         return Run.load(folder)
     try:
-        question = Question(**record["question"])
+        question = asked(record)
     except TypeError as error:
         raise ModelFileError(
             f"{folder / RECORD} asks for what this layerwise does not know: {error}"
