@@ -59,6 +59,21 @@ def test_a_linear_model_is_not_asked_to_learn_by_heart():
     assert tried(nn.Linear(4, 2), nn.CrossEntropyLoss(), X, y)[NAMES[0]].passed is None
 
 
+def test_codes_of_categories_are_left_as_they_are():
+    class Coded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(3 + 4, 24), nn.ReLU(), nn.Linear(24, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            codes = nn.functional.one_hot(x[:, 3].long(), 4)
+            return self.net(torch.cat([x[:, :3], codes.to(x.dtype)], dim=1))
+
+    X, y = table()
+    X[:, 3] = torch.randint(4, (len(X),)).float()
+    assert tried(Coded(), nn.CrossEntropyLoss(), X, y)[NAMES[0]].passed
+
+
 def test_labels_that_lost_their_rows_are_told():
     X, y = table(300)
     trials = tried(network(), nn.CrossEntropyLoss(), X, y[torch.randperm(300)])

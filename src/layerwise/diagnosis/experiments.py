@@ -162,8 +162,11 @@ def _is_affine(model: nn.Module, X: Tensor) -> bool:
     model = model.double()
     spread = X.double().std(0).nan_to_num() + 1e-3
     a, b = (X.double().mean(0) + 9 * spread * torch.randn(64, X.shape[1]).to(spread) for _ in "ab")
-    with torch.no_grad():
-        ends, middle = (call(model, a) + call(model, b)) / 2, call(model, (a + b) / 2)
+    try:
+        with torch.no_grad():
+            ends, middle = (call(model, a) + call(model, b)) / 2, call(model, (a + b) / 2)
+    except (RuntimeError, IndexError, TypeError):  # codes of categories cannot be just any numbers
+        return False
     size = ends.std().clamp_min(1e-300)
     return bool(size > 1e-12) and bool((middle - ends).abs().max() < 1e-6 * size)
 
