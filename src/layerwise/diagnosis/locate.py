@@ -44,7 +44,8 @@ def locate(model: nn.Module, inputs: Any, y: Any, outputs: Any) -> tuple[str, st
             return "forward", f"came out of the model's own code, before {visit.title}"
     if any(not _finite(one) for one in _tensors(outputs)):
         return "forward", "came out of the model's own code, after its last layer"
-    top = max((float(one.abs().max()) for one in _tensors(outputs) if one.numel()), default=0.0)
+    given = [one.detach() for one in _tensors(outputs) if one.numel()]
+    top = max((float(one.abs().max()) for one in given), default=0.0)
     return "loss", f"came out of the loss, from outputs that are finite (up to {top:.2g})"
 
 

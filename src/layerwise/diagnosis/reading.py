@@ -67,8 +67,11 @@ def read_loss(loss: Tensor, outputs: Any = None) -> Reading | None:
     Examples
     --------
     >>> out, y = torch.randn(8, 1, requires_grad=True), torch.randn(8)
-    >>> read_loss(F.mse_loss(out[:, 0], y)).kind, read_loss(((out[:, 0] - y) ** 2).mean()).y is None
-    ('mse_loss', False)
+    >>> read_loss(F.mse_loss(out[:, 0], y)).kind
+    'mse_loss'
+    >>> scores = out * 2
+    >>> read_loss((scores[:, 0] - y).abs().mean(), scores).kind
+    'l1_loss'
     """
     given = outputs if isinstance(outputs, Tensor) else None
     for node in _near(loss.grad_fn):

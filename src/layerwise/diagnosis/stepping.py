@@ -86,7 +86,9 @@ class Stepping:
             self._gradient = _norms([g.detach() for g in given])
             if self.steps < 3 and not any(self._gradient):
                 self.empty += self.made_gradients
-                self.absent += all(p.grad is None for p in self.parameters)
+                self.absent += not self.made_gradients and all(
+                    p.grad is None for p in self.parameters
+                )
             self.made_gradients = False
 
     def end(self, epoch: int, flat: frozenset[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy, deepcopy
 from functools import wraps
@@ -144,10 +144,12 @@ class Watch:
             self._meet(one)
         self._no_outputs = self._stack.enter_context(
             attached(
-                self._model, self._loss, entered=self._entered, left=self._left,
-                before_backward=self._before_backward, after_backward=self._after_backward,
-                before_step=self._before_step, after_step=self._after_step, lost=self._lost,
-                started=self._started,
+                self._model, self._loss, entered=self._safe(self._entered),
+                left=self._safe(self._left), before_backward=self._safe(self._before_backward),
+                after_backward=self._safe(self._after_backward),
+                before_step=self._safe(self._before_step),
+                after_step=self._safe(self._after_step), lost=self._safe(self._lost),
+                started=self._safe(self._started),
             )
         )  # fmt: skip
         return self
@@ -174,6 +176,17 @@ class Watch:
     @property
     def _stack_open(self) -> bool:
         return bool(self._stack._exit_callbacks)  # type: ignore[attr-defined]
+
+    def _safe(self, look: Callable[..., None]) -> Callable[..., None]:
+        """The same, but a mistake of the onlooker's never stops the loop."""
+
+        def looked(*args: Any) -> None:
+            try:
+                look(*args)
+            except Exception as error:
+                self._skipped.append(f"{look.__name__}: {type(error).__name__}: {error}")
+
+        return looked
 
     # ------------------------------------------------------------ what happens in the loop
 

@@ -100,6 +100,10 @@ def lr_too_low(seen: Watched) -> Iterator[Finding]:
         return
     if not seen.level > 0.5:
         return
+    decayed = list(_decayed(seen))
+    if decayed:
+        yield decayed[0]
+        return
     steady = [look for look in seen.looks if 5 <= look.step <= 50] or seen.looks
     ratios = [look.ratio for look in steady if math.isfinite(look.ratio)]
     fallen = seen.epochs[0] - seen.epochs[-1]
@@ -117,8 +121,6 @@ def lr_too_low(seen: Watched) -> Iterator[Finding]:
             mend=f"lr={_tidy(rate * min(max(3e-3 / middle, 10), 1000))}",
             lr=rate, ratio=middle, limit=3e-4,
         )  # fmt: skip
-        return
-    yield from _decayed(seen)
 
 
 def _decayed(seen: Watched) -> Iterator[Finding]:
