@@ -163,3 +163,23 @@ def test_log_loss_of_several_labels_is_their_mean():
     p = 1 / (1 + np.exp(-outputs))
     by_hand = -np.mean(np.where(y == 1, np.log(p), np.log(1 - p)))
     assert metrics.evaluate(target, y, outputs)["log_loss"] == pytest.approx(by_hand)
+
+
+def test_the_standard_error_is_that_of_the_bootstrap(rng):
+    target = Target.regression(np.array([0.0, 1.0]))
+    y, outputs = rng.normal(size=400), rng.normal(size=(400, 1))
+    weight = rng.uniform(0.5, 2, 400)
+    losses = metrics.row_losses(target, y, outputs)
+    value, error = metrics.with_error(target, losses, weight)
+    assert value == pytest.approx(metrics.evaluate(target, y, outputs, weight)["rmse"])
+    drawn = [rng.integers(0, 400, 400) for _ in range(800)]
+    spread = np.std([metrics.with_error(target, losses[i], weight[i])[0] for i in drawn])
+    assert error == pytest.approx(spread, rel=0.15)
+
+
+def test_the_losses_of_classes_average_to_the_log_loss(rng):
+    target = Target.classification(np.array(["a", "b", "c"]))
+    y, outputs = rng.choice(target.classes, 50), rng.normal(size=(50, 3))
+    weight = rng.uniform(0.5, 2, 50)
+    value, _ = metrics.with_error(target, metrics.row_losses(target, y, outputs), weight)
+    assert value == pytest.approx(metrics.evaluate(target, y, outputs, weight)["log_loss"])

@@ -10,6 +10,7 @@ import numpy as np
 
 from layerwise import baselines, metrics
 from layerwise.beside import Beside
+from layerwise.data.target import Target
 from layerwise.model.model import Model
 from layerwise.out_of_fold import OutOfFold, summary
 from layerwise.prepare import Notice, Prepared, Question
@@ -61,15 +62,28 @@ def judge(
     target, told = prepared.target, {}
     if held is not None:
         measured = beside.ask(metrics.evaluate, target, held.y, held.outputs, held.weight)()
+        score = _score(target, held.y, held.outputs, held.weight)
         told["out_of_fold"] = summary(target, held, measured, _groups(prepared, held))
     if held is None or prepared.measured_on == "test":
         part = prepared.measured
         outputs = model.outputs(part.table)
         measured = beside.ask(metrics.evaluate, target, part.y, outputs, part.weight)()
+        score = _score(target, part.y, outputs, part.weight)
     return {
-        "measured_on": prepared.measured_on, "metrics": measured, "baselines": found,
+        "measured_on": prepared.measured_on, "metrics": measured, "score": score,
+        "baselines": found,
         "interrupted": interrupted, **told,
     }  # fmt: skip
+
+
+def _score(
+    target: Target, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None
+) -> dict[str, Any]:
+    """The deciding metric with its 95 % interval over the rows."""
+    weight = np.ones(len(y)) if weight is None else weight
+    value, error = metrics.with_error(target, metrics.row_losses(target, y, outputs), weight)
+    low, high = metrics.interval(value, error)
+    return {"metric": metrics.DECIDING[target.task], "value": value, "low": low, "high": high}
 
 
 def _groups(prepared: Prepared, held: OutOfFold) -> np.ndarray | None:

@@ -12,6 +12,8 @@ from layerwise.errors import SettingError, did_you_mean
 
 REGRESSION = ("rmse", "mae", "r2", "median_error")
 CLASSIFICATION = ("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "f1")
+# The metric that decides which of several is better: proper scores, not thresholds.
+DECIDING = {"regression": "rmse", "binary": "log_loss", "multiclass": "log_loss"}
 HIGHER_IS_BETTER = ("r2", "accuracy", "balanced_accuracy", "roc_auc", "f1")
 
 
@@ -145,3 +147,34 @@ def live(
     if right.ndim > 1:
         right = right.all(axis=1)
     return {"accuracy": float(np.average(right, weights=weight))}
+
+
+def row_losses(target: Target, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """What each row adds to the deciding metric, shape (n_rows,): squared error, or log loss."""
+    if target.is_regression:
+        return np.asarray((target.decode(outputs) - y) ** 2)
+    codes = target.codes(y)
+    p = target.probabilities(outputs)[np.arange(len(codes)), codes]
+    return -np.log(np.clip(p, np.finfo(np.float64).eps, 1))
+
+
+def with_error(target: Target, losses: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """The deciding metric of rows with these losses, and its standard error.
+
+    The error of a mean over rows is their deviation over the root of how many they are (of
+    weighted rows, as many as they are worth: Kish, 1965, Survey sampling); that of the root of a
+    mean follows by the delta method.
+    """
+    mean = float(np.average(losses, weights=weight))
+    effective = weight.sum() ** 2 / (weight**2).sum()
+    spread = float(np.average((losses - mean) ** 2, weights=weight))
+    error = float(np.sqrt(spread / max(effective - 1, 1)))
+    if not target.is_regression:
+        return mean, error
+    root = float(np.sqrt(mean))
+    return root, error / (2 * root) if root else 0.0
+
+
+def interval(value: float, error: float) -> tuple[float, float]:
+    """95 % of a normal distribution, but not below 0."""
+    return max(value - 1.96 * error, 0.0), value + 1.96 * error

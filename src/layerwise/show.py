@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerwise import metrics
 from layerwise.network.summary import summarise
 from layerwise.text import count, grid, number, wrapped
 from layerwise.training.recipe import SETTINGS
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from layerwise.model.model import Model
     from layerwise.run import Run
 
-# The metric that decides which of several is better: proper scores, not thresholds.
-DECIDING = {"regression": "rmse", "binary": "log_loss", "multiclass": "log_loss"}
 
 
 # ---------------------------------------------------------------- train
@@ -36,13 +35,13 @@ def show_training(run: Run) -> str:
         f"{rows['test']:,} tested",
     ]
     lines = [
-        f"{target.name}: {target.task}{classes} ({record['task_reason']})",
+        wrapped(f"{target.name}: {target.task}{classes} ({record['task_reason']})"),
         wrapped(f"{', '.join(parts)} (split {record['data']['split']})"),
         "",
         metric_table({"network": run.metrics, **run.baselines}),
         "",
     ]
-    verdict = _verdict(target.task, run.metrics, run.baselines)
+    verdict = _verdict(record.get("score"), run.baselines)
     if verdict:
         lines.append(wrapped(verdict))
     why = {
@@ -95,7 +94,8 @@ def _held_out(task: str, found: Mapping[str, Any]) -> str:
     """The score on rows that no asked network was trained on, and how sure it is."""
     which = "rows that chose the epochs" if found["how"] == "validation" else "rows out of fold"
     told = []
-    for name in (DECIDING.get(task, "log_loss"), "r2" if task == "regression" else "accuracy"):
+    second = "r2" if task == "regression" else "accuracy"
+    for name in (metrics.DECIDING.get(task, "log_loss"), second):
         if name in found["interval"]:
             low, high = found["interval"][name]
             value = number(found["metrics"][name])
@@ -105,28 +105,30 @@ def _held_out(task: str, found: Mapping[str, Any]) -> str:
 
 def metric_table(by_name: Mapping[str, Mapping[str, float]]) -> str:
     """One row for each model, one column for each metric."""
-    metrics = list(dict.fromkeys(name for found in by_name.values() for name in found))
+    names = list(dict.fromkeys(name for found in by_name.values() for name in found))
     rows = [
-        [name, *(number(found[m]) if m in found else "" for m in metrics)]
+        [name, *(number(found[m]) if m in found else "" for m in names)]
         for name, found in by_name.items()
     ]
-    return grid(["", *(m.replace("_", " ") for m in metrics)], rows)
+    return grid(["", *(m.replace("_", " ") for m in names)], rows)
 
 
 def _verdict(
-    task: str, network: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+    score: Mapping[str, Any] | None, baselines: Mapping[str, Mapping[str, float]]
 ) -> str:
-    """A sentence when a baseline is better than the network."""
-    metric = DECIDING.get(task, "log_loss")
-    if not baselines or metric not in network:
+    """Whether the best baseline is better than the network, or no clear difference."""
+    if score is None:  # of an older run
         return ""
-    best = min(baselines, key=lambda name: baselines[name].get(metric, float("inf")))
-    if baselines[best].get(metric, float("inf")) < network[metric]:
-        return (
-            f"the {best} baseline does better here: {metric.replace('_', ' ')} "
-            f"{number(baselines[best][metric])} against {number(network[metric])}"
-        )
-    return ""
+    metric, value = score["metric"], score["value"]
+    known = {name: found[metric] for name, found in baselines.items() if metric in found}
+    best = min(known, key=lambda name: known[name], default=None)
+    if best is None or known[best] > score["high"]:
+        return ""
+    figures = f"{metric.replace('_', ' ')} {number(known[best])} against {number(value)}"
+    if known[best] < score["low"]:
+        return f"the {best} baseline does better here: {figures}"
+    ends = f"95 % interval {number(score['low'])} to {number(score['high'])}"
+    return f"no clear difference to the {best} baseline: {figures} ({ends})"
 
 
 # ---------------------------------------------------------------- evaluate
@@ -136,7 +138,6 @@ def evaluation(
     model: Model, source: Any, encoding: str, notice: Callable[[str], None]
 ) -> dict[str, Any]:
     """Metrics of a model on a table with answers, as plain values."""
-    from layerwise import metrics
     from layerwise.data.files import read_table
     from layerwise.prepare import labelled
 
@@ -273,7 +274,7 @@ def show_comparison(found: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for target in dict.fromkeys((entry["target"], entry["task"]) for entry in found):
         runs = [entry for entry in found if (entry["target"], entry["task"]) == target]
-        metric = DECIDING.get(target[1], "log_loss")
+        metric = metrics.DECIDING.get(target[1], "log_loss")
         runs.sort(key=lambda entry: entry["metrics"].get(metric, float("inf")))
         shown = list(dict.fromkeys(name for entry in runs for name in entry["metrics"]))[:4]
         if metric not in shown and shown:

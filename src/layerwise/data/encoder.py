@@ -479,7 +479,8 @@ class Encoder:
                 step.fill(column, out[:, place : place + width])
             place += width
         if numbers:
-            fill_numbers(*zip(*numbers), out)
+            steps, columns, places = zip(*numbers)
+            fill_numbers(steps, columns, places, out)
         for category in self.categories:
             category.fill(table[category.name], out[:, place])
             place += 1

@@ -16,7 +16,7 @@ from layerwise.network.plan import Layer, n_inputs
 try:
     import layerwise.engine._core as _core
 except ImportError:  # a pure installation: NumPy answers
-    _core = None  # type: ignore[assignment]
+    _core = None
 
 PARAMETERS, STATISTICS = 0, 5  # the core's buffers
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from layerwise import metrics
 from layerwise.data.table import Column
 from layerwise.report.blocks import Figure, Grid, Section, Text
 from layerwise.report.charts import Chart
@@ -53,7 +54,7 @@ def slices(subject: Subject) -> Section:
         y_ticks=[(i, _short(words)) for i, (_, words, *_) in enumerate(shown)],
     )  # fmt: skip
     for i, (sure, words, n, value, error) in enumerate(shown):
-        interval = (max(value - 1.96 * error, 0), value + 1.96 * error)
+        interval = metrics.interval(value, error)
         kind = "c3" if sure > limit else "soft"
         tip = f"{words}: {number(value)} on {n:,} rows"
         chart.lying(i, 0, value, kind, thick=11, whisker=interval, tip=tip)

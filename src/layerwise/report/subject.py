@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from layerwise import metrics
+
 if TYPE_CHECKING:
     from layerwise.data.target import Target
     from layerwise.out_of_fold import OutOfFold
     from layerwise.prepare import Part, Prepared
     from layerwise.run import Run
-
-# The metric that decides: proper scores, not thresholds.
-DECIDING = {"regression": "rmse", "binary": "log_loss", "multiclass": "log_loss"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class Subject:
     @property
     def metric(self) -> str:
         """The metric that decides."""
-        return DECIDING[self.target.task]
+        return metrics.DECIDING[self.target.task]
 
     @cached_property
     def outputs(self) -> np.ndarray:
@@ -77,27 +76,11 @@ class Subject:
     @cached_property
     def errors(self) -> np.ndarray:
         """What each row adds to the deciding metric: its squared error, or its log loss."""
-        if self.target.is_regression:
-            return np.asarray((self.answers - self.part.y) ** 2)
-        codes = self.target.codes(self.part.y)
-        p = self.probabilities[np.arange(len(codes)), codes]
-        return -np.log(np.clip(p, np.finfo(np.float64).eps, 1))
+        return metrics.row_losses(self.target, self.part.y, self.outputs)
 
     def score(self, rows: np.ndarray | None = None) -> tuple[float, float]:
-        """The deciding metric of some rows, and its standard error.
-
-        The error of a mean over rows is their deviation over the root of how many they are (of
-        weighted rows, as many as they are worth: Kish, 1965); that of a root of it follows by the
-        delta method.
-        """
+        """The deciding metric of all or some rows, and its standard error."""
         errors, weight = self.errors, self.weight
         if rows is not None:
             errors, weight = errors[rows], weight[rows]
-        mean = float(np.average(errors, weights=weight))
-        effective = weight.sum() ** 2 / (weight**2).sum()
-        spread = float(np.average((errors - mean) ** 2, weights=weight))
-        error = float(np.sqrt(spread / max(effective - 1, 1)))
-        if not self.target.is_regression:
-            return mean, error
-        root = float(np.sqrt(mean))
-        return root, error / (2 * root) if root else 0.0
+        return metrics.with_error(self.target, errors, weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from layerwise import metrics
 from layerwise.report.blocks import Block, Figure, Findings, Grid, Section, Text
 from layerwise.report.charts import Chart
 from layerwise.report.subject import Subject
@@ -46,7 +47,7 @@ def sentence(subject: Subject) -> str:
     """The score with its interval, and whether it is better than the best of the company."""
     value, error = subject.score()
     metric = subject.metric.replace("_", " ").replace("rmse", "RMSE")
-    low, high = max(value - 1.96 * error, 0), value + 1.96 * error
+    low, high = metrics.interval(value, error)
     told = (
         f"On {count(len(subject.part), subject.run.record['measured_on'] + ' row')} the network's "
         f"{metric} is {number(value)} (95 % interval {number(low)} to {number(high)})."
@@ -91,7 +92,7 @@ def _beside(subject: Subject, values: dict[str, float]) -> Figure:
         y_ticks=[(i, name) for i, name in enumerate(names)],
     )  # fmt: skip
     for i, name in enumerate(names):
-        interval = (max(value - 1.96 * error, 0), value + 1.96 * error)
+        interval = metrics.interval(value, error)
         chart.lying(
             i, 0, values[name], "c0" if name == "network" else "soft",
             whisker=interval if name == "network" else None,

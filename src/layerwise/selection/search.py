@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise import storage
+from layerwise import metrics, storage
 from layerwise.errors import OutputError, SettingError
 from layerwise.prepare import Notice, Prepared, Question, prepare, read
 from layerwise.selection.folds import Fold, folds_of
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 STUDY = "study.db"  # within the search's folder, beside the folder of the best run
 BEST = "best"
 AT_ONCE = 4  # trials are asked for in such lots on any machine, so that all find the same
-_DECIDING = {"regression": "rmse", "binary": "log_loss", "multiclass": "log_loss"}
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ def search(
         **{**settings, **best.settings},
     )  # fmt: skip
     return Search(
-        found, _DECIDING[prepared.target.task], _importance(optuna, study), run,
+        found, metrics.DECIDING[prepared.target.task], _importance(optuna, study), run,
         round(clock.monotonic() - begin, 3), folder, notices,
     )  # fmt: skip
 
@@ -248,7 +247,7 @@ class _Tries:
         self.folds = list(folds_of(inside, folds, known=known))
         self.question, self.space, self.seed = question, space, seed
         self.optuna, self.study = optuna, study
-        self.metric = _DECIDING[prepared.target.task]
+        self.metric = metrics.DECIDING[prepared.target.task]
 
     def run(
         self, trials: int, deadline: float | None,
@@ -328,7 +327,6 @@ class _Tries:
 
     def _try(self, fold: Fold, point: dict[str, Any]) -> float:
         """The metric of one training on the rows of the fold that it did not learn from."""
-        from layerwise import metrics
         from layerwise.errors import TrainingError
         from layerwise.learn import learn
 

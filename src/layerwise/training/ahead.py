@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,13 @@ def can_run_ahead(
     engine: Engine, train: Rows | Loader, valid: Rows | Loader | None, recipe: Recipe
 ) -> bool:
     """Whether the core alone can tell which epoch is the best."""
-    in_memory = isinstance(train, Rows) and not isinstance(valid, Loader)
-    return isinstance(engine, Native) and in_memory and len(train) > 0 and recipe.monitor == "loss"
+    alone = isinstance(engine, Native) and recipe.monitor == "loss"
+    return alone and isinstance(train, Rows) and len(train) > 0 and not isinstance(valid, Loader)
+
+
+def _later(rates: Callable[[int], Any], before: int, step: int) -> Any:
+    """The rates of a step after so many others."""
+    return rates(before + step)
 
 
 def run_ahead(
@@ -82,7 +88,7 @@ def run_ahead(
         passed, error = engine.train_epochs(
             train, orders, int(recipe.batch_size), held,
             Gain(best, recipe.min_delta, patience, state.epoch, state.best_epoch),
-            rates=rates and (lambda step, before=before: rates(before + step)),
+            rates=rates and partial(_later, rates, before),
             clip_norm=recipe.clip_norm, clip_value=recipe.clip_value, deadline=deadline,
             stop=stop, outputs=score is not None,
         )  # fmt: skip
