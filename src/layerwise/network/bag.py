@@ -33,7 +33,8 @@ class Bag(nn.Module):
     >>> always = [nn.Linear(2, 1), nn.Linear(2, 1)]
     >>> for member, logit in zip(always, (0.0, 1.0986)):
     ...     _ = nn.init.zeros_(member.weight), nn.init.constant_(member.bias, logit)
-    >>> torch.sigmoid(Bag(always, "binary")(torch.ones(1, 2))).item()  # of 0.5 and 0.75
+    >>> answer = torch.sigmoid(Bag(always, "binary")(torch.ones(1, 2)))  # of 0.5 and 0.75
+    >>> round(answer.item(), 3)
     0.625
     """
 
