@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
+from layerwise.diagnosis.after import Patient, patient
 from layerwise.engine.loss import Loss
 from layerwise.engine.torch import FULL, Loader, Precision, Rows, to_device
 from layerwise.errors import (
@@ -122,7 +123,8 @@ def fit(
     Returns
     -------
     History
-        One row for each epoch, ``best_epoch``, and ``stopped``, why it ended.
+        One row for each epoch, ``best_epoch``, ``stopped``, why it ended, and ``findings``, what
+        the doctor says of it.
 
     Raises
     ------
@@ -206,12 +208,14 @@ def fit(
         else:
             told += scheduling(schedule, chosen, recipe, rows, higher, afterwards)
         before = copy_state(model)
+        examinee = _patient(model, loss, rows, held, chosen, recipe, names)
         try:
-            return run_epochs(
+            history = run_epochs(
                 model, compute, rows, held, recipe, seed=int(random_state), score=score,
                 higher_is_better=higher, callbacks=told, optimizer=chosen, feature_names=names,
                 precision=precision,
             )  # fmt: skip
+            return history if examinee is None else examinee.remember(history)
         except BaseException as error:
             model.load_state_dict(before)
             if "more than 1 value per channel" in str(error):
@@ -220,6 +224,27 @@ def fit(
                     "give the loader drop_last=True or another batch_size, or fit more rows"
                 ) from None
             raise
+
+
+def _patient(
+    model: nn.Module,
+    loss: Any,
+    rows: Rows | Loader,
+    held: Rows | Loader | None,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    names: Sequence[str],
+) -> Patient | None:
+    """What the doctor has to know of the beginning; None for a loader, or what cannot be copied."""
+    if not isinstance(rows, Rows):
+        return None
+    try:
+        return patient(
+            model, optimizer, loss, rows, held if isinstance(held, Rows) else None,
+            batch_size=int(recipe.batch_size), epochs=recipe.epochs, names=names,
+        )  # fmt: skip
+    except Exception:  # modules of all kinds: nobody has asked for findings yet
+        return None
 
 
 # ---------------------------------------------------------------- settings

@@ -220,7 +220,7 @@ class _Network(BaseEstimator):
         learnt = learn(
             part, valid, schema, target, recipe, seed=seed,
             class_weight=getattr(self, "class_weight", None), callbacks=callbacks, start=start,
-            weight_unit=weight_unit, fold=fold,
+            weight_unit=weight_unit, fold=fold, examined=True,
         )  # fmt: skip
         stopped = learnt.history.stopped
         if stopped.startswith(("diverged", "interrupted")):
@@ -237,6 +237,11 @@ class _Network(BaseEstimator):
         self.n_iter_ = len(learnt.history)
         if not learnt.model.target.is_regression:
             self.classes_ = learnt.model.target.classes
+
+    @property
+    def findings_(self) -> Any:
+        """What the doctor says of the training; looked at when first asked for."""
+        return self.history_.findings
 
     def _recipe(self) -> Recipe:
         settings = {name: getattr(self, name) for name in _SETTINGS}

@@ -53,7 +53,6 @@ class Learnt:
     networks: list[nn.Sequential]
     optimizers: list[torch.optim.Optimizer]
     out_of_fold: OutOfFold | None = None
-    patient: Any = None
 
     @property
     def network(self) -> nn.Module:
@@ -170,6 +169,8 @@ def learn(
         kept = sorted(histories)
         history = History.of_bag([histories[i] for i in kept], stopped)
     networks, optimizers = [networks[i].cpu() for i in kept], [optimizers[i] for i in kept]
+    if examinee is not None:
+        examinee.remember(history)
     info = {
         "layerwise": __version__,
         "torch": torch.__version__,
@@ -181,13 +182,13 @@ def learn(
     members = [to_arrays(network) for network in networks]
     model = Model(schema, encoder, plan, members, target, recipe.to_json(), info)
     if len(jobs) == 1:
-        return Learnt(model, history, networks, optimizers, patient=examinee)
+        return Learnt(model, history, networks, optimizers)
     model.info["best_epochs"] = [member.best_epoch for member in history.members]
     held = held_out(model, train, valid, train_rows, valid_rows, [parts[i][1] for i in kept], fold)
     model, held = finish(
         model, train, held, class_weight, None if start is None else start.model.limits
     )
-    return Learnt(model, history, networks, optimizers, held, examinee)
+    return Learnt(model, history, networks, optimizers, held)
 
 
 def _score(

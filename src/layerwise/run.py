@@ -405,7 +405,7 @@ def _train(
 def _findings(learnt: Learnt, notice: Notice) -> list[dict[str, Any]]:
     """What the doctor says of this training."""
     try:
-        return list(learnt.patient.findings(learnt.history).to_json())
+        return list(learnt.history.findings.to_json())
     except Exception as error:  # a training is no worse for a doctor who stumbles
         notice(f"the doctor could not look at this training: {type(error).__name__}: {error}")
         return []

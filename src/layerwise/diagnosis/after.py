@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from layerwise.diagnosis.case import Case
-from layerwise.diagnosis.finding import Findings
 from layerwise.diagnosis.stepping import decoupled
 from layerwise.diagnosis.verdict import judge
 from layerwise.diagnosis.watched import Look, Watched
-from layerwise.engine.torch import Rows
+from layerwise.engine.torch import Rows, first
 from layerwise.training.history import History
 
 _LOSSES = {
@@ -32,21 +31,21 @@ class Patient:
     ----------
     case : a copy of the network and its optimizer, with the rows to come
     weighted : whether rows count differently, so that losses have no plain baseline
-    network : that is trained; as it is when `findings` is asked for
+    network : that is trained
     """
 
     case: Case
     weighted: bool
     network: nn.Module
 
-    def findings(self, history: History) -> Findings:
-        """What there is to say of it now.
+    def remember(self, history: History) -> History:
+        """Let the history of this training tell the findings, once somebody asks for them.
 
-        Parameters
-        ----------
-        history : of this training
+        The network is copied as it is now; the rows are held as long as the history is.
         """
-        return judge(_watched(self, history))
+        watched = _watched(self, history)
+        history.look = lambda: judge(watched)
+        return history
 
 
 def patient(
@@ -97,6 +96,7 @@ def _watched(patient: Patient, history: History) -> Watched:
     seen = Watched(
         case, kind=case.kind, trained=deepcopy(patient.network),
         losses=[float(row["train_loss"]) for row in kept], weights=[1] * len(kept),
+        n_valid=len(first(case.X_val)) if case.X_val is not None else None,
         starts=list(range(len(kept))), steps=per * len(kept), rates=rates, forwards=len(kept),
         per_pass=per, comparable=not patient.weighted,
         second_order=any(isinstance(one, torch.optim.LBFGS) for one in case.optimizers),

@@ -364,6 +364,7 @@ class Watch:
     def _take_valid(self) -> None:
         if self._valid:
             rows = sum(n for _, n in self._valid)
+            self.watched.n_valid = rows
             self.watched.valid.append(sum(v * n for v, n in self._valid) / max(rows, 1))
             self._valid = []
 

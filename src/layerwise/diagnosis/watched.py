@@ -122,7 +122,7 @@ class Watched:
     changed : whether any trainable parameter has changed
     comparable : whether the losses are those of the kind alone, so that the baseline counts
     per_pass : steps that one of ``losses`` stands for, where they are those of whole epochs
-    valid : mean validation loss after each epoch, where it was seen
+    valid, n_valid : mean validation loss after each epoch, where it was seen, and of how many rows
     """
 
     case: Case
@@ -149,6 +149,7 @@ class Watched:
     comparable: bool = True
     per_pass: int = 1
     valid: list[float] = field(default_factory=list)
+    n_valid: int | None = None
     momentum: float = 0.0
     second_order: bool = False
 
@@ -207,7 +208,7 @@ class Watched:
         per = max(len(self.rates) // max(len(self.epochs), 1), 1)
         return Curves(
             self.epochs, self.valid, self.baseline, self.rates[per - 1 :: per], self.steps,
-            case=self.case, start=self.start, end=self.end,
+            n_valid=self.n_valid, case=self.case, start=self.start, end=self.end,
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -20,6 +20,7 @@ class History:
     engine_reason : where it was torch, why not the native core
     layers : a row for each layer and epoch that was looked at, see
         `layerwise.training.layers.Recorder.rows`
+    look : what `findings` asks
     members : of a bag, the history of each network; the bag's own rows have the mean over the
         members that were still training, and its best epoch is the middle one of theirs
 
@@ -37,6 +38,21 @@ class History:
     engine_reason: str = ""
     layers: list[dict[str, Any]] = field(default_factory=list)
     members: list[History] = field(default_factory=list)
+    look: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def findings(self) -> Any:
+        """What the doctor says of this training, looked at when first asked for; None if unknown.
+
+        A list of `layerwise.Finding`, what to mend first at the top. It needs the rows, which a
+        history that was saved or copied has no more.
+        """
+        if not hasattr(self, "_findings"):
+            self._findings = None if self.look is None else self.look()
+        return self._findings
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "look": None}
 
     @classmethod
     def of_bag(cls, members: Sequence[History], stopped: str | None = None) -> History:
