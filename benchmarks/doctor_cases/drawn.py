@@ -311,7 +311,7 @@ def _skew(s: Setup) -> Any:
     rare = s.y[:, 0] == 1
     keep = ~rare | (rare.cumsum(0) % 25 == 0)
     s.X, s.y = s.X[keep], s.y[keep]
-    return (["class-imbalance"], ["y"]) if s.y.sum() >= 2 else None
+    return (["class-imbalance"], ["y"]) if 2 <= s.y.sum() < len(s.y) / 13 else None
 
 
 def _by_function(s: Setup) -> Any:

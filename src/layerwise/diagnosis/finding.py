@@ -52,14 +52,20 @@ _FLOODED = (
 # A symptom that one of its causes explains is attached to the cause and not listed by itself.
 EXPLAINS: dict[str, tuple[str, ...]] = {
     "nan-in-data": ("non-finite-loss", *_STUCK),
-    "unscaled-features": (*_FLOODED, "init-scale"),
-    "unscaled-targets": ("exploding-gradients", "non-finite-loss", "dead-relu", *_STUCK),
+    "unscaled-features": ("lr-too-high", *_FLOODED, "init-scale"),
+    "unscaled-targets": (
+        "lr-too-high",
+        "exploding-gradients",
+        "non-finite-loss",
+        "dead-relu",
+        *_STUCK,
+    ),
     "init-scale": _FLOODED,
     "symmetric-init": ("vanishing-gradients", *_STUCK),
     "lr-too-high": _FLOODED,
     "lr-too-low": _STUCK,
-    "weight-decay-too-strong": ("vanishing-gradients", *_STUCK),
-    "no-zero-grad": ("exploding-gradients", "non-finite-loss", *_STUCK),
+    "weight-decay-too-strong": ("lr-too-high", "vanishing-gradients", *_STUCK),
+    "no-zero-grad": ("lr-too-high", "exploding-gradients", "non-finite-loss", *_STUCK),
     "weights-not-updating": _STUCK,
     "params-not-in-optimizer": _STUCK,
     "no-gradient-to-layer": ("vanishing-gradients", *_STUCK),
@@ -211,11 +217,11 @@ class Findings(list[Finding]):
         }
         explained: dict[str, list[str]] = {}
         for one in found:
-            if one.rule in cause_of:
+            if one.rule in cause_of and not _by_itself(one):
                 explained.setdefault(_root(one.rule, cause_of), []).append(one.rule)
                 self.explained.append(one)
         for one in found:
-            if one.rule not in cause_of:
+            if one.rule not in cause_of or _by_itself(one):
                 names = (*one.explains, *explained.get(one.rule, ()))
                 yield replace(one, explains=tuple(dict.fromkeys(names)))
 
@@ -265,6 +271,11 @@ class Findings(list[Finding]):
         items = "".join(_item(one) for one in self)
         notes = "".join(f"<p><small>{html.escape(one)}</small></p>" for one in self._notes())
         return f"<div><p>{html.escape(_headline(self))}</p><ol>{items}</ol>{notes}</div>"
+
+
+def _by_itself(one: Finding) -> bool:
+    """Whether it was seen before any step, so that no other cause made it: a rate by its number."""
+    return one.rule == "lr-too-high" and one.stage == "static"
 
 
 def _urgency(one: Finding) -> tuple[int, int, int]:

@@ -179,7 +179,10 @@ def _backward(
 
 def _units(outputs: Tensor, visits: list[Visit]) -> Iterator[Units]:
     """The activations that a product of the network takes, from the first to the last."""
-    made = {v.output.grad_fn: v for v in visits if v.output is not None and v.output.grad_fn}
+    made: dict[Any, Visit] = {}
+    for visit in visits:  # dropout that is off hands on what it gets: the first one made it
+        if visit.output is not None and visit.output.grad_fn is not None:
+            made.setdefault(visit.output.grad_fn, visit)
     todo: list[tuple[Any, bool]] = [(outputs.grad_fn, False)]
     met: set[Any] = set()
     found = []

@@ -96,7 +96,8 @@ def init_scale(seen: FirstBatch) -> Iterator[Finding]:
         ways = [(seen.scales, 0.02)] + [(seen.signals, 5e-4)] * any(_tiny(v) for v in hidden)
         for sizes_of, least in ways:
             a, b = sizes_of[hidden[0]], sizes_of[hidden[-1]]
-            if a > 0 and b / a < least:
+            # where nothing at all gets through, a layer is dead and not small
+            if a > 0 and b / a < least and seen.signals[hidden[-1]] > 0:
                 yield _scale(
                     "warning", hidden[-1].name,
                     f"Values shrink from size {a:.2g} at '{hidden[0].name}' to {b:.2g} at "
