@@ -47,3 +47,17 @@ def test_targets_made_floats_by_the_loop_are_the_targets():
             loss(model(X), yes.float().unsqueeze(1)).backward()
             optimizer.step()
     assert not {"dtype-mismatch", "target-shape-broadcast"} & set(w.findings.rules)
+
+
+def test_looking_for_a_bad_value_leaves_batch_norm_to_the_loop():
+    X, y, _ = small()
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e3)
+    with lw.watch(model, nn.MSELoss(), optimizer) as w:
+        for step in range(8):
+            optimizer.zero_grad()
+            out = model(X) / (0.0 if step == 3 else 1.0)
+            nn.functional.mse_loss(out, y.unsqueeze(1)).backward()
+            optimizer.step()
+    assert "non-finite-loss" in [one.rule for one in (*w.findings, *w.findings.explained)]
+    assert not {"inplace-update", "wrong-mode"} & set(w.findings.rules)

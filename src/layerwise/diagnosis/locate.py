@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerwise.network.keep import kept
+from layerwise.diagnosis.copying import copied, random_states_kept
 from layerwise.network.walk import _tensors, walk
 
 
@@ -35,7 +35,9 @@ def locate(model: nn.Module, inputs: Any, y: Any, outputs: Any) -> tuple[str, st
         if not _finite(parameter):
             return "optimizer", f"is in the weights: {name!r} was spoilt by a step before"
     X = inputs if isinstance(inputs, dict) else tuple(inputs)
-    with kept(model), torch.no_grad():
+    # A copy: a graph that waits for its backward may need batch norm's numbers as they are.
+    model = copied(model, None)[0]
+    with random_states_kept(), torch.no_grad():
         seen = walk(model, X[0] if isinstance(X, tuple) and len(X) == 1 else X)
     for visit in seen.visits:
         if visit.output is not None and not _finite(visit.output):
