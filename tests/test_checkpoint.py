@@ -41,7 +41,8 @@ def _train(recipe, checkpoint=None, die_after=None, dtype=torch.float32, **optio
         if event.row["epoch"] == die_after:
             raise Killed
 
-    plan = design(3, [], 1, hidden_layer_sizes=(6,), dropout=recipe.dropout, norm=recipe.norm)
+    dropout = 0.0 if recipe.dropout == "auto" else recipe.dropout  # "auto" asks for the rows
+    plan = design(3, [], 1, hidden_layer_sizes=(6,), dropout=dropout, norm=recipe.norm)
     network = build(plan, seed=2, dtype=dtype)
     history = fit(
         network, mse, _rows(50, 0, dtype), _rows(20, 1, dtype), _sized(recipe), seed=4,
