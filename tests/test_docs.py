@@ -109,6 +109,11 @@ def test_the_rule_of_ones_own_finds_what_it_says(monkeypatch):
     assert "even-rows" in layerwise.doctor(nn.Linear(2, 1), "mse", None, X, y).rules
 
 
+def test_the_readme_names_every_command():
+    text = (ROOT / "README.md").read_text()
+    assert [one for one in typer.main.get_command(app).commands if f"`{one}`" not in text] == []
+
+
 def test_every_link_in_the_docs_leads_to_a_file():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")):
         prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
