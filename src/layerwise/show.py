@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from layerwise.run import Run
 
 
-
 # ---------------------------------------------------------------- train
 
 
@@ -113,9 +112,7 @@ def metric_table(by_name: Mapping[str, Mapping[str, float]]) -> str:
     return grid(["", *(m.replace("_", " ") for m in names)], rows)
 
 
-def _verdict(
-    score: Mapping[str, Any] | None, baselines: Mapping[str, Mapping[str, float]]
-) -> str:
+def _verdict(score: Mapping[str, Any] | None, baselines: Mapping[str, Mapping[str, float]]) -> str:
     """Whether the best baseline is better than the network, or no clear difference."""
     if score is None:  # of an older run
         return ""
