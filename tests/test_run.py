@@ -287,7 +287,7 @@ def test_a_run_killed_while_it_is_measured_has_lost_next_to_nothing(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_measure", die)
+        patched.setattr(runs, "judge", die)
         patched.setattr(runs.Keeper, "fail", lambda *_: None)
         with pytest.raises(Killed):
             train(table, "sold", out=out, **QUICK)
