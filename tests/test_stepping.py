@@ -65,7 +65,7 @@ def test_a_name_and_a_class_are_built_from_the_settings():
         assert groups == [(0.3, 0.2), (0.3, 0.0)]
     assert _optimizer("sgd")[0].lr == 0.01  # what was left open is settled by the rows
     assert _optimizer("adamw")[0].lr == 0.002
-    assert _optimizer("adamw", rows=Rows(ROWS.X[:50], ROWS.y[:50]))[0].lr == 0.01
+    assert _optimizer("adamw", rows=Rows(ROWS.X[:50], ROWS.y[:50]))[0].lr == 0.005
 
 
 def test_an_optimizer_of_ones_own_class_gets_what_was_said():

@@ -105,7 +105,7 @@ def scheduling(
         raise SettingError(f"schedule has to be one of {known}, or a scheduler of torch.optim")
     if scheduler.optimizer is not optimizer:
         raise SettingError("the scheduler is of another optimizer; make it from the one you give")
-    if recipe.warmup:
+    if recipe.warmup not in ("auto", 0):
         raise SettingError("warmup goes with layerwise's own schedules, and this one is torch's")
     if isinstance(scheduler, schedulers.OneCycleLR):
         _check_steps(scheduler, recipe, rows)
