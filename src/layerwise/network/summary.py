@@ -12,7 +12,7 @@ from typing import Literal
 from layerwise.network.plan import Layer, array_shapes, n_inputs
 from layerwise.text import count, grid, html_grid, wrapped
 
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "edges")
 
 Note = Literal["", "repeated", "lazy", "fails", "not reached", "not called"]
 
