@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,20 @@ class Question:
     class_weight: str | Mapping[Any, float] | None = None
     group: str | None = None
     time: str | None = None
-    roles: dict[str, str] = field(default_factory=dict)
-    drop: list[str] = field(default_factory=list)
-    schema: str | None = None
-    missing: list[str] = field(default_factory=list)
+    roles: Mapping[str, str] = field(default_factory=dict)
+    drop: Iterable[str] = ()
+    schema: str | Path | None = None
+    missing: Iterable[str] = ()
     encoding: str = "utf-8"
     baselines: bool = True
     random_state: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     folder: str | None = None
+
+    def __post_init__(self) -> None:
+        self.roles = dict(self.roles or {})
+        self.drop, self.missing = _listed(self.drop), _listed(self.missing)
+        self.schema = None if self.schema is None else str(self.schema)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values: paths made absolute, data in memory named by their type."""
@@ -114,6 +119,11 @@ class Question:
                     f"column {name!r} cannot be both {seen[name]} (--{seen[name]}) and {use} "
                     f"(--{use}); name another column for one of them"
                 )
+
+
+def _listed(said: Iterable[str]) -> list[str]:
+    """Names as a list; one name alone is a list of one."""
+    return [said] if isinstance(said, str) else list(said)
 
 
 def asked(record: Mapping[str, Any]) -> Question:

@@ -228,11 +228,9 @@ def train(
     """
     question = Question(
         source=source, target=target, sql=sql, task=task, valid=valid, test=test, weights=weights,
-        class_weight=class_weight, group=group, time=time, roles=dict(roles or {}),
-        drop=_listed(drop), schema=None if schema is None else str(schema),
-        missing=_listed(missing),
-        encoding=encoding, baselines=baselines, random_state=random_state,
-        settings=with_preset(preset, settings),
+        class_weight=class_weight, group=group, time=time, roles=roles or {},
+        drop=drop, schema=schema, missing=missing, encoding=encoding, baselines=baselines,
+        random_state=random_state, settings=with_preset(preset, settings),
     )  # fmt: skip
     question.check()
     if out is None:
@@ -302,11 +300,6 @@ def refuse_gone(question: Question) -> None:
         raise DataError(
             "the run was read from standard input, which is gone; train again from a file"
         )
-
-
-def _listed(said: Iterable[str]) -> list[str]:
-    """Names as a list; one name alone is a list of one."""
-    return [said] if isinstance(said, str) else list(said)
 
 
 # ---------------------------------------------------------------- the training itself

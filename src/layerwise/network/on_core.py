@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise.network.plan import Layer, n_inputs
+from layerwise.network.plan import Layer, input_width, n_inputs
 
 try:
     import layerwise.engine._core as _core
@@ -59,9 +59,7 @@ def _planned(layer: Layer) -> tuple[str, int, bool, int, float, float, list[int]
         return (kind, layer["out_features"], True, 0, 0.0, 0.0, [], [])
     if kind == "InputLayer":
         codes, widths = list(layer["n_codes"]), list(layer["embedding"])
-        out = layer["n_numbers"] + sum(layer.get("bins", ()))
-        out += sum(width or n for n, width in zip(codes, widths))
-        return (kind, out, False, layer["n_numbers"], 0.0, 0.0, codes, widths)
+        return (kind, input_width(layer), False, layer["n_numbers"], 0.0, 0.0, codes, widths)
     if kind == "BatchNorm1d":
         return (kind, layer["num_features"], True, 0, layer["eps"], 0.1, [], [])
     if kind == "LayerNorm":

@@ -93,7 +93,7 @@ def design(
         if any(bins):
             first["bins"] = [int(n) for n in bins]
         plan.append(first)
-        width += sum(bins) + sum(w or n for w, n in zip(widths, n_codes))
+        width = input_width(first)
     for units in hidden_layer_sizes:
         plan.append({"type": "Linear", "in_features": width, "out_features": int(units)})
         width = int(units)
@@ -106,6 +106,18 @@ def design(
             plan.append({"type": "Dropout", "p": float(dropout)})
     plan.append({"type": "Linear", "in_features": width, "out_features": int(n_outputs)})
     return plan
+
+
+def input_width(layer: Layer) -> int:
+    """How many columns an input layer gives: its numbers, their bins, and the categories' columns.
+
+    Examples
+    --------
+    >>> input_width(design(2, [3], 1, bins=[0, 4])[0])
+    9
+    """
+    categories = sum(w or n for n, w in zip(layer["n_codes"], layer["embedding"]))
+    return int(layer["n_numbers"]) + sum(layer.get("bins", ())) + categories
 
 
 def array_shapes(plan: Sequence[Layer]) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import prod
 from typing import Literal
 
-from layerwise.network.plan import Layer, array_shapes, n_inputs
+from layerwise.network.plan import Layer, array_shapes, input_width, n_inputs
 from layerwise.text import count, grid, html_grid, wrapped
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "edges")
@@ -204,8 +204,7 @@ def summarise(plan: Sequence[Layer], *, n_rows: int = 0) -> Summary:
             linear.append((layer["in_features"], layer["out_features"]))
             width = layer["out_features"]
         elif layer["type"] == "InputLayer":
-            made = zip(layer["n_codes"], layer["embedding"])
-            width = layer["n_numbers"] + sum(w or n for n, w in made)
+            width = input_width(layer)
         share = counts[i] / total
         rows.append(LayerRow(str(i), _words(layer), ("N", width), counts[i], counts[i], share))
     return Summary(tuple(rows), widths(linear, columns), n_rows=n_rows)
@@ -215,6 +214,8 @@ def _words(layer: Layer) -> str:
     if layer["type"] == "InputLayer":
         one_hot = sum(1 for w in layer["embedding"] if not w)
         parts = [f"{layer['n_numbers']} numbers"] if layer["n_numbers"] else []
+        binned = sum(1 for n in layer.get("bins", ()) if n)
+        parts += [f"{binned} in bins too"] if binned else []
         parts += [f"{one_hot} one-hot"] if one_hot else []
         embedded = len(layer["embedding"]) - one_hot
         parts += [f"{embedded} embedded"] if embedded else []

@@ -217,11 +217,9 @@ def cross_validate(
     """
     question = Question(
         source=source, target=target, sql=sql, task=task, valid=valid, test=0, weights=weights,
-        class_weight=class_weight, group=group, time=time, roles=dict(roles or {}),
-        drop=[drop] if isinstance(drop, str) else list(drop),
-        schema=None if schema is None else str(schema),
-        missing=[missing] if isinstance(missing, str) else list(missing), encoding=encoding,
-        baselines=baselines, random_state=random_state, settings=settings,
+        class_weight=class_weight, group=group, time=time, roles=roles or {},
+        drop=drop, schema=schema, missing=missing, encoding=encoding, baselines=baselines,
+        random_state=random_state, settings=settings,
     )  # fmt: skip
     question.check()
     begin = clock.monotonic()

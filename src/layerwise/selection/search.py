@@ -185,10 +185,8 @@ def search(
             )
     data: dict[str, Any] = {
         "sql": sql, "task": task, "test": test, "weights": weights, "class_weight": class_weight,
-        "group": group, "time": time, "roles": dict(roles or {}),
-        "drop": [drop] if isinstance(drop, str) else list(drop),
-        "schema": None if schema is None else str(schema),
-        "missing": [missing] if isinstance(missing, str) else list(missing), "encoding": encoding,
+        "group": group, "time": time, "roles": roles or {}, "drop": drop, "schema": schema,
+        "missing": missing, "encoding": encoding,
         "random_state": random_state,
     }  # fmt: skip
     question = Question(
