@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 os.environ["COLUMNS"] = "80"
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: threads of one would wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for those of another
 
 
 @pytest.fixture
