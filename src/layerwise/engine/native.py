@@ -53,6 +53,7 @@ class Passed:
     ended : ``time.monotonic()`` when it had been measured
     outputs : of the rows that decide, if they were asked for
     kept : whether `Native.store_kept` brings its weights
+    seen : as `Native.seen` gives it, if the epoch was looked at
     """
 
     epoch: Epoch
@@ -60,6 +61,7 @@ class Passed:
     ended: float
     outputs: Tensor | None = None
     kept: bool = False
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,7 @@ class Native:
         rates: Callable[[int], Sequence[float]] | None = None, clip_norm: float | None = None,
         clip_value: float | None = None, deadline: float = float("inf"),
         stop: Callable[[], bool] | None = None, outputs: bool = False,
+        looks: Sequence[int] | None = None,
     ) -> tuple[list[Passed], KeyboardInterrupt | NotFinite | None]:  # fmt: skip
         """Several epochs without Python in between, measured on other rows after each.
 
@@ -292,6 +295,7 @@ class Native:
         held : the rows that decide on the best epoch
         gain : what counts as one
         outputs : whether those of the rows that decide are wanted
+        looks : for each epoch at how manieth steps to look, as in `watch`; none by default
 
         Returns
         -------
@@ -316,9 +320,9 @@ class Native:
                 clip_value or 0.0, _left(deadline), stop,
                 given[:3] if held is rows else self._given(held)[:3],
                 None if held.index is None else held.index.numpy(), seeds,
+                [0] * n_epochs if looks is None else list(looks),
                 None if answers is None else answers.numpy(), gain.best, gain.min_delta,
-                gain.epoch - gain.best_epoch,
-                gain.patience, gain.epoch > 0,
+                gain.epoch - gain.best_epoch, gain.patience, gain.epoch > 0,
             )  # fmt: skip
         except KeyboardInterrupt as interrupt:
             error = interrupt
@@ -327,7 +331,8 @@ class Native:
         told = self.core.told
         passed = [
             Passed(_epoch(one.outcome), one.loss, one.ended, kept=i == told.best,
-                   outputs=None if answers is None else answers[i])
+                   outputs=None if answers is None else answers[i],
+                   seen=_seen(one.seen) if looks and looks[i] else None)
             for i, one in enumerate(told.passed)
         ]  # fmt: skip
         last = told.last
@@ -436,8 +441,7 @@ class Native:
 
         The names are those of `layerwise.engine.seen.layer_names` and ``parameter_names``.
         """
-        layers, parameters = self.core.seen()
-        return seen_of([LayerSums(*one) for one in layers], [ParameterSums(*p) for p in parameters])
+        return _seen(self.core.seen())
 
     # ------------------------------------------------------------ what the core is given
 
@@ -481,6 +485,11 @@ def _set(state: dict[str, Any], name: str, value: float, group: dict[str, Any]) 
 
 def _epoch(told: Any) -> Epoch:
     return Epoch(told.loss, told.steps, told.rows, told.complete)
+
+
+def _seen(sums: Any) -> Seen:
+    layers, parameters = sums
+    return seen_of([LayerSums(*one) for one in layers], [ParameterSums(*one) for one in parameters])
 
 
 def _left(deadline: float) -> float:

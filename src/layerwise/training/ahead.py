@@ -7,8 +7,9 @@ gained: what `layerwise.training.fit.fit` does one by one, with the same numbers
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from layerwise.training.layers import Recorder
 from layerwise.training.recipe import Recipe
 
 NUMBERS = 2**20  # row numbers and outputs that are held at a time
+FEW = 10  # epochs at first; then as many as there were, so that few are prepared in vain
 
 
 def can_run_ahead(
@@ -59,7 +61,7 @@ def run_ahead(
     ----------
     engine, train, valid, recipe : where `can_run_ahead` holds
     state : brought forward, as the loop in `fit` does
-    recorder : of the layers; an epoch that it looks at goes by itself
+    recorder : of the layers
     shuffle : the order of the rows is drawn from it ahead: if the training ends before, it is
         further on than the training is
     rates : of each parameter group for each step of the whole training
@@ -77,53 +79,56 @@ def run_ahead(
     score = None if valid is None else score
     y = held.picked().y if score else None
     most = max(min(NUMBERS // (len(train) + len(held)), 100), 1)
-    while state.epoch < recipe.epochs:
-        recorder.begin(state.epoch + 1)
-        n_epochs = _until(recorder, state.epoch + 1, min(most, recipe.epochs - state.epoch))
-        orders = torch.empty(n_epochs, len(train), dtype=torch.int64)
-        for order in orders:
-            torch.randperm(len(train), generator=shuffle, out=order)
-        best = state.best_value if state.best else math.nan
-        before = state.step
-        passed, error = engine.train_epochs(
-            train, orders, int(recipe.batch_size), held,
-            Gain(best, recipe.min_delta, patience, state.epoch, state.best_epoch),
-            rates=rates and partial(_later, rates, before),
-            clip_norm=recipe.clip_norm, clip_value=recipe.clip_value, deadline=deadline,
-            stop=stop, outputs=score is not None,
-        )  # fmt: skip
-        for one in passed:
-            if not one.epoch.complete and state.epoch:
-                return "time limit"  # a part of an epoch is no epoch
-            state.epoch += 1
-            state.step += one.epoch.steps
-            state.elapsed_s = one.ended - start
-            row = {"epoch": state.epoch, "train_loss": one.epoch.loss, name: one.loss}
-            if score:
-                row |= score(one.outputs, y)
-            row["lr"] = rates(state.step - 1)[0] if rates else groups[0]["lr"]
-            row["seconds"] = round(state.elapsed_s, 3)
-            state.rows.append(row)
-            if one.kept:
-                engine.store_kept()
-                # An interrupt here must not leave an epoch's number beside another's weights.
-                state.best, state.best_epoch, state.best_value = (
-                    copy_state(engine.network), state.epoch, one.loss,
-                )  # fmt: skip
-        if error is not None:
-            engine.store_weights()
-            raise error
-        state.layers += recorder.rows(state.epoch)
-        if not passed[-1].epoch.complete or passed[-1].ended > deadline:
-            return "time limit"
-        if patience and state.epoch - state.best_epoch >= patience:
-            return "patience"
+    with _best_brought(engine, state):
+        while state.epoch < recipe.epochs:
+            n_epochs = min(most, max(FEW, state.epoch), recipe.epochs - state.epoch)
+            orders = torch.empty(n_epochs, len(train), dtype=torch.int64)
+            for order in orders:
+                torch.randperm(len(train), generator=shuffle, out=order)
+            best = state.best_value if state.best_epoch else math.nan
+            before = state.step
+            passed, error = engine.train_epochs(
+                train, orders, int(recipe.batch_size), held,
+                Gain(best, recipe.min_delta, patience, state.epoch, state.best_epoch),
+                rates=rates and partial(_later, rates, before),
+                clip_norm=recipe.clip_norm, clip_value=recipe.clip_value, deadline=deadline,
+                stop=stop, outputs=score is not None,
+                looks=[recorder.every(state.epoch + 1 + i) for i in range(n_epochs)],
+            )  # fmt: skip
+            for one in passed:
+                if not one.epoch.complete and state.epoch:
+                    return "time limit"  # a part of an epoch is no epoch
+                state.epoch += 1
+                state.step += one.epoch.steps
+                state.elapsed_s = one.ended - start
+                row = {"epoch": state.epoch, "train_loss": one.epoch.loss, name: one.loss}
+                if score:
+                    row |= score(one.outputs, y)
+                row["lr"] = rates(state.step - 1)[0] if rates else groups[0]["lr"]
+                row["seconds"] = round(state.elapsed_s, 3)
+                state.rows.append(row)
+                if one.seen:
+                    state.layers += recorder.rows(state.epoch, one.seen)
+                if one.kept:
+                    state.best_epoch, state.best_value = state.epoch, one.loss
+            if error is not None:
+                engine.store_weights()
+                raise error
+            if not passed[-1].epoch.complete or passed[-1].ended > deadline:
+                return "time limit"
+            if patience and state.epoch - state.best_epoch >= patience:
+                return "patience"
     return "epochs"
 
 
-def _until(recorder: Recorder, epoch: int, most: int) -> int:
-    """How many epochs come before the next whose layers are looked at, which goes by itself."""
-    n = 1
-    while not recorder.looks and n < most and not recorder.looks_at(epoch + n):
-        n += 1
-    return n
+@contextlib.contextmanager
+def _best_brought(engine: Any, state: State) -> Iterator[None]:
+    """However it ends: the best weights to the state; the last ones are the network's again."""
+    before = state.best_epoch
+    try:
+        yield
+    finally:
+        if state.best_epoch > before:
+            engine.store_kept()
+            state.best = copy_state(engine.network)
+            engine.store_weights()

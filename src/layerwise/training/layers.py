@@ -13,6 +13,7 @@ from layerwise.engine.seen import (
     ACTIVATIONS,
     LayerSeen,
     ParameterSeen,
+    Seen,
     layer_names,
     parameter_names,
 )
@@ -57,34 +58,34 @@ class Recorder:
             n_rows, batch_size, LOOK[engine.name], RECORD[engine.name] / products
         )
 
+    def every(self, epoch: int) -> int:
+        """At how manieth steps of this epoch (counted from 1) to look; 0 leaves it alone."""
+        looks = self.possible and (epoch <= FIRST or epoch % self.epochs == 0)
+        return self.step if looks else 0
+
     def begin(self, epoch: int) -> None:
-        """Look at this epoch (counted from 1), or leave it alone."""
-        self.looks = self.looks_at(epoch)
-        self.engine.watch(self.step if self.looks else 0)
+        """Look at this epoch, or leave it alone."""
+        self.engine.watch(self.every(epoch))
 
-    def looks_at(self, epoch: int) -> bool:
-        """Whether this epoch is one to look at."""
-        return self.possible and (epoch <= FIRST or epoch % self.epochs == 0)
-
-    def rows(self, epoch: int) -> list[dict[str, Any]]:
-        """A row for each layer, if the epoch was looked at.
+    def rows(self, epoch: int, seen: Seen | None = None) -> list[dict[str, Any]]:
+        """A row for each layer, if the epoch was looked at; ``seen`` is asked for if not given.
 
         Keys are ``epoch``, ``layer`` (its name) and ``kind``; of the outputs ``mean``,
         ``deviation``, ``zeros`` and ``dead``; of an activation also ``saturated`` and ``beyond``;
         of a layer with parameters ``gradient``, ``update`` and ``weight`` (norms over all of them)
         and ``ratio``, the update over the weight.
         """
-        if not self.looks:
+        if not self.every(epoch):
             return []
-        layers, parameters = self.engine.seen()
+        layers, parameters = seen or self.engine.seen()
         norms: dict[str, list[ParameterSeen]] = {}
         for owner, norm in zip(self.owners, parameters):
             if norm is not None:
                 norms.setdefault(owner, []).append(norm)
         found: dict[str, dict[str, Any]] = {}
-        for name, seen in zip(self.names, layers):
-            if seen is not None:
-                found[name] = _outputs(seen, isinstance(self.kinds[name], ACTIVATIONS))
+        for name, layer in zip(self.names, layers):
+            if layer is not None:
+                found[name] = _outputs(layer, isinstance(self.kinds[name], ACTIVATIONS))
         for owner, some in norms.items():
             found.setdefault(owner, {}).update(_norms(some))
         # Five digits: rows are many, and go into files. All at once, since one by one takes longer.

@@ -4,12 +4,15 @@
 // the buffers are all looked at before the core reads memory by them.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -292,6 +295,18 @@ static Poll asking(const nb::object& stop) {
 }
 
 // What an epoch is asked for, but for its order.
+// layers: outputs, sum, squares, zeros, saturated, beyond, units, dead
+// parameters: steps, gradient, update, weight
+static std::pair<std::vector<std::array<double, 8>>, std::vector<std::array<double, 4>>> plain(
+    const Seen& seen) {
+  std::pair<std::vector<std::array<double, 8>>, std::vector<std::array<double, 4>>> found;
+  for (const LayerSeen& s : seen.first)
+    found.first.push_back({s.outputs, s.sum, s.squares, s.zeros, s.saturated, s.beyond, s.units, s.dead});
+  for (const ParameterSeen& s : seen.second)
+    found.second.push_back({s.steps, s.gradient, s.update, s.weight});
+  return found;
+}
+
 static Request request(const Held& h, long n, long n_epochs, long batch_size,
                        const std::string& optimizer, const std::optional<Rates>& rates,
                        double clip_norm, double clip_value, double seconds) {
@@ -358,7 +373,8 @@ NB_MODULE(_core, m) {
 
   nb::class_<Passed>(m, "Passed")
       .def_ro("outcome", &Passed::outcome).def_ro("loss", &Passed::loss)
-      .def_ro("ended", &Passed::ended);
+      .def_ro("ended", &Passed::ended)
+      .def_prop_ro("seen", [](const Passed& p) { return plain(p.seen); });
 
   nb::class_<ToldOfSeveral>(m, "Told")
       .def_ro("passed", &ToldOfSeveral::passed).def_ro("best", &ToldOfSeveral::best)
@@ -415,19 +431,10 @@ NB_MODULE(_core, m) {
              require(every >= 0, "every so many steps has to be at least 0");
              h.core->watch(every);
            })
-      // layers: outputs, sum, squares, zeros, saturated, beyond, units, dead
-      // parameters: steps, gradient, update, weight
       .def("seen",
            [](Held& h) {
              Turn turn(h);
-             const auto [layers, parameters] = h.core->seen();
-             std::vector<std::vector<double>> by_layer, by_parameter;
-             for (const LayerSeen& s : layers)
-               by_layer.push_back({s.outputs, s.sum, s.squares, s.zeros, s.saturated, s.beyond,
-                                   s.units, s.dead});
-             for (const ParameterSeen& s : parameters)
-               by_parameter.push_back({s.steps, s.gradient, s.update, s.weight});
-             return std::make_pair(by_layer, by_parameter);
+             return plain(h.core->seen());
            })
       .def_prop_rw("groups",
                    [](Held& h) {
@@ -498,8 +505,8 @@ NB_MODULE(_core, m) {
               const std::string& optimizer, std::optional<Rates> rates, double clip_norm,
               double clip_value, double seconds, nb::object stop,
               std::optional<std::tuple<Array, Array, std::optional<Array>>> held,
-              std::optional<Order> index, std::optional<Order> seeds, std::optional<Out> outputs,
-              double best, double min_delta, long without_gain, long patience, bool begun) {
+              std::optional<Order> index, std::optional<Order> seeds, std::vector<long> looks,
+              std::optional<Out> outputs, double best, double min_delta, long without_gain, long patience, bool begun) {
              Turn turn(h);
              h.told = {};
              Given given(h, X, y, w, loss);
@@ -523,6 +530,10 @@ NB_MODULE(_core, m) {
                        "there has to be a seed for each epoch");
                want.seeds = seeds->data();
              }
+             require((long)looks.size() == want.n_epochs &&
+                         std::all_of(looks.begin(), looks.end(), [](long n) { return n >= 0; }),
+                     "there has to be a number of at least 0 for each epoch");
+             want.looks = std::move(looks);
              if (outputs) {
                const size_t width = h.core->n_outputs();
                h.check(*outputs, {(size_t)want.n_epochs, (size_t)want.part.n, width}, "outputs");
@@ -540,7 +551,7 @@ NB_MODULE(_core, m) {
            },
            "X"_a, "y"_a, "w"_a.none(), "loss"_a, "orders"_a, "batch_size"_a, "optimizer"_a,
            "rates"_a.none(), "clip_norm"_a, "clip_value"_a, "seconds"_a, "stop"_a.none(),
-           "held"_a.none(), "index"_a.none(), "seeds"_a.none(), "outputs"_a.none().noconvert(),
+           "held"_a.none(), "index"_a.none(), "seeds"_a.none(), "looks"_a, "outputs"_a.none().noconvert(),
            "best"_a, "min_delta"_a, "without_gain"_a, "patience"_a, "begun"_a)
       .def_prop_ro("told", [](Held& h) {
         Turn turn(h);

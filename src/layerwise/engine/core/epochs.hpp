@@ -23,6 +23,7 @@ struct Several {
   Request ask;            // of the first epoch
   long n_rates = 0;       // numbers in `rates` for one epoch
   const int64_t* seeds = nullptr;  // of dropout
+  std::vector<long> looks;         // for each epoch at how manieth steps to look; 0 for none
   char* outputs = nullptr;         // (n_epochs, part.n, n_outputs), or null
   long outputs_of_one = 0;         // bytes
   double best = std::numeric_limits<double>::quiet_NaN();  // so far; NaN where there is none
@@ -36,6 +37,7 @@ struct Passed {
   Outcome outcome;
   double loss;  // of the rows that decide, by their weights
   double ended;
+  Seen seen;    // empty where nothing was to be looked at
 };
 
 // How far it came: also true when an exception ended it.
@@ -53,6 +55,7 @@ inline void run(Core& core, const Several& want, const LossSpec& loss, std::vect
   Request ask = want.ask;
   for (long e = 0; e < want.n_epochs; ++e) {
     if (want.seeds) core.seed(want.seeds[e]);
+    core.watch(want.looks[e]);
     const Outcome outcome = core.epoch(want.train, ask, loss, groups, poll);
     if (outcome.bad_from >= 0 || (!outcome.complete && (want.begun || e))) {
       told.last = outcome;  // a part of an epoch is no epoch, but for the first
@@ -63,7 +66,7 @@ inline void run(Core& core, const Several& want, const LossSpec& loss, std::vect
     const double value = weight ? sum / weight : std::numeric_limits<double>::quiet_NaN();
     const bool gain = std::isfinite(value) && !(value >= best - want.min_delta);  // also if best is NaN
     if (gain) core.keep();
-    told.passed.push_back({outcome, value, now()});
+    told.passed.push_back({outcome, value, now(), want.looks[e] ? core.seen() : Seen()});
     ++without_gain;
     if (gain) {
       best = value;

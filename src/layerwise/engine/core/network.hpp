@@ -54,9 +54,7 @@ template <class T> class Network final : public Core {
   long kept_batches(int layer) const override { return kept_batches_.at(layer); }
 
   void watch(long every) override { watching_.every(every); }
-  std::pair<std::vector<LayerSeen>, std::vector<ParameterSeen>> seen() override {
-    return watching_.seen();
-  }
+  Seen seen() override { return watching_.seen(); }
 
   // Outputs of shape (n, n_outputs), row by row, in evaluation mode.
   void predict(const void* rows_of_X, long n, void* to, const Poll& poll) override {

@@ -104,6 +104,7 @@ struct LayerSeen {  // of the outputs: NaN and infinities count in `outputs` and
 struct ParameterSeen {  // squares of the norms of the gradient, the update, and what is updated
   double steps = 0, gradient = 0, update = 0, weight = 0;
 };
+using Seen = std::pair<std::vector<LayerSeen>, std::vector<ParameterSeen>>;
 
 // A network of one plan, in one type, for one instruction set.
 class Core {
@@ -118,7 +119,7 @@ class Core {
   virtual void set_batches(int layer, long n) = 0;
   virtual void seed(uint64_t s) = 0;
   virtual void watch(long every) = 0;
-  virtual std::pair<std::vector<LayerSeen>, std::vector<ParameterSeen>> seen() = 0;
+  virtual Seen seen() = 0;
   virtual void predict(const void* X, long n, void* outputs, const Poll& poll) = 0;
   virtual std::pair<double, double> measure(const Data& data, const Part& part,
                                             const LossSpec& loss, void* outputs,

@@ -51,7 +51,7 @@ template <class T> class Watching {
   bool at_step(long number) const { return every_ && number % every_ == 0; }
 
   // All of it since it was last asked.
-  std::pair<std::vector<LayerSeen>, std::vector<ParameterSeen>> seen() {
+  Seen seen() {
     for (size_t k = 0; k < layers_.size(); ++k)
       for (int c = 0; c < stack_.layers[k].out; ++c)
         layers_[k].dead += layers_[k].outputs > 0 && silent_[k][c];
