@@ -64,7 +64,7 @@ def test_a_name_and_a_class_are_built_from_the_settings():
         groups = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         assert groups == [(0.3, 0.2), (0.3, 0.0)]
     assert _optimizer("sgd")[0].lr == 0.01  # what was left open is settled by the rows
-    assert _optimizer("adamw")[0].lr == 0.002
+    assert _optimizer("adamw")[0].lr == 0.003
     assert _optimizer("adamw", rows=Rows(ROWS.X[:50], ROWS.y[:50]))[0].lr == 0.005
 
 
@@ -78,7 +78,7 @@ def test_an_optimizer_of_ones_own_class_gets_what_was_said():
     _optimizer(Mine)
     _optimizer(Mine, lr=0.1, weight_decay=0.2, momentum=0.5, optimizer_options={"nesterov": True})
     more = {"weight_decay": 0.2, "momentum": 0.5, "nesterov": True}
-    assert said == [(0.002, {}), (0.1, more)]
+    assert said == [(0.003, {}), (0.1, more)]
 
 
 def test_frozen_parameters_are_left_out():

@@ -38,7 +38,7 @@ class _Network(BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: tuple[int, ...] = (128, 128, 128),
+        hidden_layer_sizes: tuple[int, ...] = (256, 128),
         *,
         members: int = 5,
         activation: str = "silu",
@@ -57,7 +57,7 @@ class _Network(BaseEstimator):
         clip_value: float | None = None,
         batch_size: int | str = "auto",
         epochs: int = 200,
-        patience: int | None = 12,
+        patience: int | None = 10,
         min_delta: float = 0.0,
         monitor: str = "loss",
         time_limit: float | None = None,
@@ -340,7 +340,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
     norm : "batch", "layer" or None
     loss : "auto", the cross-entropy on logits
     optimizer, optimizer_options : a class of ``torch.optim`` by name, and more of its arguments
-    lr, momentum, weight_decay : of the optimizer; "auto" is 0.002, or 0.005 where all rows make one
+    lr, momentum, weight_decay : of the optimizer; "auto" is 0.003, or 0.005 where all rows make one
         step; decay spares biases and norms
     schedule, warmup : constant, cosine, linear, exponential, step or one_cycle; share of the steps
         in which the rate climbs. "auto" is a cosine from 200 rows on, after 2 % of the steps
@@ -381,7 +381,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
 
     def __init__(
         self,
-        hidden_layer_sizes: tuple[int, ...] = (128, 128, 128),
+        hidden_layer_sizes: tuple[int, ...] = (256, 128),
         *,
         members: int = 5,
         activation: str = "silu",
@@ -400,7 +400,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
         clip_value: float | None = None,
         batch_size: int | str = "auto",
         epochs: int = 200,
-        patience: int | None = 12,
+        patience: int | None = 10,
         min_delta: float = 0.0,
         monitor: str = "loss",
         time_limit: float | None = None,
@@ -516,7 +516,7 @@ class NetworkRegressor(RegressorMixin, _Network):
     norm : "batch", "layer" or None
     loss : "auto" or "mse", "l1", "huber"
     optimizer, optimizer_options : a class of ``torch.optim`` by name, and more of its arguments
-    lr, momentum, weight_decay : of the optimizer; "auto" is 0.002, or 0.005 where all rows make one
+    lr, momentum, weight_decay : of the optimizer; "auto" is 0.003, or 0.005 where all rows make one
         step; decay spares biases and norms
     schedule, warmup : constant, cosine, linear, exponential, step or one_cycle; share of the steps
         in which the rate climbs. "auto" is a cosine from 200 rows on, after 2 % of the steps

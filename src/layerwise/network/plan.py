@@ -50,7 +50,7 @@ def design(
     n_outputs: int,
     *,
     bins: Sequence[int] = (),
-    hidden_layer_sizes: Sequence[int] = (128, 128, 128),
+    hidden_layer_sizes: Sequence[int] = (256, 128),
     activation: str = "relu",
     dropout: float = 0.0,
     norm: str | None = None,

@@ -116,5 +116,5 @@ def settings_of(point: Mapping[str, Any]) -> dict[str, Any]:
     """
     rest = {name: value for name, value in point.items() if name not in ("width", "depth")}
     if "width" in point or "depth" in point:
-        rest["hidden_layer_sizes"] = (int(point.get("width", 128)),) * int(point.get("depth", 3))
+        rest["hidden_layer_sizes"] = (int(point.get("width", 128)),) * int(point.get("depth", 2))
     return rest

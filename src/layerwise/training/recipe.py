@@ -44,7 +44,7 @@ class Recipe:
     """
 
     hidden_layer_sizes: tuple[int, ...] = _setting(
-        (128, 128, 128),
+        (256, 128),
         "Units of each hidden layer, e.g. 128,64; 0 for a linear model.",
         low=1,
         flag="hidden",
@@ -122,7 +122,7 @@ class Recipe:
     )
     epochs: int = _setting(200, "Passes over the training rows, at most.", low=1)
     patience: int | None = _setting(
-        12,
+        10,
         "Stop after so many epochs without gain on the validation rows; 0 never stops early.",
         low=0,
         optional=True,
@@ -319,7 +319,7 @@ def settle(recipe: Recipe, n_rows: int) -> Recipe:
     --------
     >>> settled = settle(Recipe(), 3000)
     >>> settled.batch_size, settled.lr, settled.dtype
-    (128, 0.002, 'float32')
+    (128, 0.003, 'float32')
     >>> settled.bins, settled.dropout, settled.schedule
     (16, 0.1, 'cosine')
     """
@@ -328,7 +328,7 @@ def settle(recipe: Recipe, n_rows: int) -> Recipe:
     rows = n_rows if small else by_rows
     size = rows if recipe.batch_size == "auto" else recipe.batch_size
     optimizer = recipe.optimizer.lower()
-    rate = _RATES.get(optimizer, 0.005 if small else 0.002)
+    rate = _RATES.get(optimizer, 0.005 if small else 0.003)
     decay = 1e-2 if optimizer == "adamw" else 1e-4
     bins = BINS if n_rows >= BINNED and recipe.hidden_layer_sizes else 0  # linear stays linear
     auto = recipe.schedule == "auto"
