@@ -168,7 +168,12 @@ def realmlp(task: str) -> Any:
     import pytabkit as tab
 
     kind = tab.RealMLP_TD_S_Regressor if task == "regression" else tab.RealMLP_TD_S_Classifier
-    return kind(random_state=0, n_threads=1, device="cpu")
+    gaps = make_column_transformer(  # it takes categories by name, and no gaps in numbers
+        (SimpleImputer(strategy="median"), make_column_selector(dtype_include="number")),
+        remainder="passthrough", verbose_feature_names_out=False,
+    )  # fmt: skip
+    network = kind(random_state=0, n_threads=1, device="cpu")
+    return make_pipeline(gaps.set_output(transform="pandas"), network)
 
 
 METHODS: dict[str, tuple[str, Callable[[str], Any]]] = {  # the package that it needs

@@ -138,7 +138,7 @@ class Run:
         >>> iris = load_iris(as_frame=True).frame
         >>> run = train(iris, target="target", baselines=False, epochs=1)
         >>> [line for line in run.code().splitlines() if line.startswith("EPOCHS")]
-        ['EPOCHS, PATIENCE = 1, 12']
+        ['EPOCHS, PATIENCE = 1, 10']
         """
         from layerwise.code import script
 

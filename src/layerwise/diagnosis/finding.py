@@ -42,7 +42,6 @@ _RANKS = (
 )  # fmt: skip
 RULES = tuple(name for names in _RANKS for name in names)
 _RANK = {name: (rank, RULES.index(name)) for rank, names in enumerate(_RANKS) for name in names}
-SYMPTOMS = _RANKS[-1]
 
 _STUCK = ("loss-stuck", "underfitting", "too-few-epochs")
 _FLOODED = (

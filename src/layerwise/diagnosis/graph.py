@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from layerwise.network.walk import Visit
 
@@ -36,13 +36,11 @@ class Step:
     ----------
     operation : as autograd names it, such as "Softmax" or "Addmm"; "" for a tensor without history
     where : the path of the module that did it; of the layer below, if it was a function
-    by_module : whether a module did it
     node : autograd's own
     """
 
     operation: str
     where: str
-    by_module: bool
     node: Any
 
     @property
@@ -83,11 +81,11 @@ def last_step(tensor: Tensor, visits: list[Visit], names: dict[int, str]) -> Ste
     """
     node = made_by(tensor.grad_fn)
     if node is None:
-        return Step("", "", False, None)
+        return Step("", "", None)
     for visit in visits:
         if visit.output is not None and made_by(visit.output.grad_fn) is node:
-            return Step(operation(node), visit.name, True, node)
-    return Step(operation(node), layer_below(node, names), False, node)
+            return Step(operation(node), visit.name, node)
+    return Step(operation(node), layer_below(node, names), node)
 
 
 def layer_below(node: Any, names: dict[int, str]) -> str:
@@ -202,8 +200,3 @@ def _bias(node: Any) -> Any:
         if there is not None and hasattr(there, "variable") and not hasattr(here, "variable"):
             return here
     return None
-
-
-def path_of(module: nn.Module, root: nn.Module) -> str:
-    """The path of a module in ``root.named_modules()``; "" if it is not inside."""
-    return next((name for name, one in root.named_modules() if one is module), "")

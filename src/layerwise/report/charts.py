@@ -121,15 +121,6 @@ class Chart:
             self.parts.append(f'<path class="line {kind}" d="{"".join(path)}"/>')
         return self._named(name, kind)
 
-    def band(
-        self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str = "c0"
-    ) -> Chart:
-        """The room between two lines."""
-        there = [f"{_n(self.px(x))} {_n(self.py(y))}" for x, y in zip(xs, high)]
-        back = [f"{_n(self.px(x))} {_n(self.py(y))}" for x, y in zip(xs[::-1], low[::-1])]
-        self.parts.append(f'<path class="band {kind}" d="M{"L".join([*there, *back])}Z"/>')
-        return self
-
     def dots(
         self, xs: Iterable[float], ys: Iterable[float], kind: str = "c0", name: str = "",
         radius: float = 2.4,
