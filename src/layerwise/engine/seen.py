@@ -86,7 +86,7 @@ class LayerSums:
         if not n:
             return None
         mean = self.total / n
-        spread = self.squares / n - mean**2
+        spread = self.squares / n - mean * mean
         # rounding may make it negative; NaN stays NaN
         deviation = math.sqrt(0.0 if spread < 0 else spread)
         shares = self.zeros / n, self.saturated / n, self.beyond / n
@@ -205,7 +205,7 @@ class Watch:
     @torch.no_grad()
     def gradients(self) -> None:
         """The gradients as they are now."""
-        self._gradients = [_norm(p.grad) ** 2 for p in self.network.parameters()]
+        self._gradients = [_squares(p.grad) for p in self.network.parameters()]
 
     @torch.no_grad()
     def before_update(self) -> None:
@@ -225,8 +225,8 @@ class Watch:
         for one, gradient, p, before in moved:
             one.steps += 1
             one.gradient += gradient
-            one.update += _norm(p - before) ** 2
-            one.weight += _norm(before) ** 2
+            one.update += _squares(p - before)
+            one.weight += _squares(before)
 
 
 SUMS = ("outputs", "total", "squares", "zeros", "saturated", "beyond")
@@ -276,5 +276,6 @@ def _slope(module: Any, x: Tensor) -> Tensor:
     return torch.autograd.grad(module.forward(x.clone()).sum(), x)[0]
 
 
-def _norm(values: Tensor | None) -> float:
-    return 0.0 if values is None else float(values.norm())
+def _squares(values: Tensor | None) -> float:
+    norm = 0.0 if values is None else float(values.norm())
+    return norm * norm  # infinite where ** would raise

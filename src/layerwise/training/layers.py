@@ -134,7 +134,7 @@ def _outputs(seen: LayerSeen, activation: bool) -> dict[str, float]:
 
 def _norms(some: list[ParameterSeen]) -> Mapping[str, float]:
     gradient, update, weight = (
-        math.sqrt(sum(getattr(one, name) ** 2 for one in some))
+        math.hypot(*(getattr(one, name) for one in some))
         for name in ("gradient", "update", "weight")
     )
     ratio = update / weight if weight else math.inf if update else 0.0

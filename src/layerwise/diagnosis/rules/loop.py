@@ -156,8 +156,8 @@ def weight_decay_too_strong(seen: Watched) -> Iterator[Finding]:
     rate = _rate(seen)
     pulls = sorted(_pull(last, name, rate) for name in names)
     middle = pulls[len(pulls) // 2] if pulls else 0.0
-    before = math.sqrt(sum(first.weight[n] ** 2 for n in names))
-    after = math.sqrt(sum(last.weight.get(n, 0.0) ** 2 for n in names))
+    before = math.hypot(*(first.weight[n] for n in names))
+    after = math.hypot(*(last.weight.get(n, 0.0) for n in names))
     shrunk = before > 0 and after < before / 3
     strong = middle > 1 and seen.level > 0.8
     if not strong and not shrunk:
