@@ -225,7 +225,7 @@ class Build:
             raise SystemExit(f"{file} has {text.count(old)} times: {old}")
         path.write_text(text.replace(old, new), "utf-8")
         try:
-            if file == "binding.cpp":
+            if file in ("binding.cpp", "epochs.hpp"):
                 return self.linked(self.made["core"], self._binding("faulty"))
             return self.linked(self._core("faulty"), self.made["binding"])
         finally:

@@ -262,7 +262,7 @@ def _assert_alike(found: Case, expected: Case, rtol: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("grouped", [False, True, "at one rate"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_hundred_steps_of_every_optimizer(name, grouped, dtype):
     one, other = _small(dtype), _small(dtype)
@@ -271,7 +271,7 @@ def test_a_hundred_steps_of_every_optimizer(name, grouped, dtype):
         for c in (one, other)
     ]
     for optimizer in made:
-        optimizer.param_groups[-1]["lr"] *= 0.4
+        optimizer.param_groups[-1]["lr"] *= 1 if grouped == "at one rate" else 0.4
     engine = _native(one, made[0])
     for epoch in range(20):
         order = _order(50, epoch)
@@ -844,7 +844,14 @@ def test_a_code_that_is_not_there_is_an_error(code, dtype):
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_numbers_fill_their_bins_as_in_torch(name, dtype, rng):
-    for bins in ([3], [0, 40], [16] * 21, [1, 0, 7, 0, 0, 2, *[0] * 14, 5], [300, 1]):
+    for bins in (
+        [3],
+        [0, 40],
+        [16] * 21,
+        [5, *[0] * 15, 7],
+        [1, 0, 7, 0, 0, 2, *[0] * 14, 5],
+        [300, 1],
+    ):
         first = InputLayer(len(bins), [4], [2], dtype, bins)
         edges = [np.sort(rng.normal(size=n + 1)) for n in bins if n]
         first.edges.copy_(torch.from_numpy(np.concatenate(edges)))
