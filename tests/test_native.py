@@ -253,6 +253,14 @@ def _groups(network: nn.Module) -> list[dict]:
     return [{"params": others, "weight_decay": 0.0}, {"params": matrices}]
 
 
+def _one_by_one(network: nn.Module) -> list[dict]:
+    """Each parameter a group of its own, next to one that decays otherwise."""
+    return [
+        {"params": [p]} | ({} if p.dim() > 1 else {"weight_decay": 0.3})
+        for p in network.parameters()
+    ]
+
+
 def _assert_alike(found: Case, expected: Case, rtol: float) -> None:
     for (name, a), b in zip(
         found.network.state_dict().items(), expected.network.state_dict().values()
@@ -262,16 +270,13 @@ def _assert_alike(found: Case, expected: Case, rtol: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("grouped", [False, True, "at one rate"])
+@pytest.mark.parametrize("groups", [nn.Module.parameters, _groups, _one_by_one])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_hundred_steps_of_every_optimizer(name, grouped, dtype):
+def test_a_hundred_steps_of_every_optimizer(name, groups, dtype):
     one, other = _small(dtype), _small(dtype)
-    made = [
-        OPTIMIZERS[name](_groups(c.network) if grouped else c.network.parameters())
-        for c in (one, other)
-    ]
+    made = [OPTIMIZERS[name](groups(c.network)) for c in (one, other)]
     for optimizer in made:
-        optimizer.param_groups[-1]["lr"] *= 1 if grouped == "at one rate" else 0.4
+        optimizer.param_groups[-1]["lr"] *= 1 if groups is _one_by_one else 0.4
     engine = _native(one, made[0])
     for epoch in range(20):
         order = _order(50, epoch)
