@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from layerwise.engine.loss import bce, cross_entropy, mse
-from layerwise.engine.native import AVAILABLE
+from layerwise.engine.native import AVAILABLE, Gain, Native
 from layerwise.engine.torch import Rows
 from layerwise.errors import TrainingError
 from layerwise.network.build import build
@@ -141,6 +141,18 @@ def test_weights_that_blow_up_keep_the_best_and_name_the_layer():
     found = _both(optimizer="sgd", lr=3.0, epochs=60, patience=None)
     _same(*found)
     assert found[1][0].stopped.startswith("diverged")
+
+
+@pytest.mark.parametrize("looks", [[1], [1, 0, 0], [0, -1]])
+def test_looks_that_fit_no_epoch_are_refused(looks):
+    network, rows = build(design(4, [], 1, hidden_layer_sizes=(9,)), seed=1), _rows(20)
+    engine = Native(network, mse, torch.optim.SGD(network.parameters(), lr=0.1), rows)
+    orders = torch.arange(20).repeat(2, 1)
+    with pytest.raises(ValueError, match="for each epoch"):
+        engine.train_epochs(rows, orders, 5, rows, Gain(), looks=looks)
+    passed, error = engine.train_epochs(rows, orders, 5, rows, Gain(), looks=[0, 2])
+    assert error is None
+    assert [one.seen is None for one in passed] == [True, False]
 
 
 def test_a_nan_in_the_first_epoch_is_named():
