@@ -1,6 +1,7 @@
 """How accurate defaults are: layerwise beside linear models, scikit-learn's network and trees.
 
     python benchmarks/accuracy.py [--full] [--tables iris,wine] [--methods layerwise,CatBoost]
+    python benchmarks/accuracy.py --settings '{"hidden_layer_sizes": [128, 128], "patience": 12}'
 
 Three folds of each table: those that come with scikit-learn, and the CSV files of a folder with an
 INDEX.csv (``--folder``, ../shared/tables by default) where there is one; large ones by samples of
@@ -92,10 +93,11 @@ def folds(X: pd.DataFrame, y: np.ndarray, task: str) -> Iterator[tuple[np.ndarra
 # ---------------------------------------------------------------- methods
 
 
-def layerwise(task: str) -> Any:
+def layerwise(task: str, **settings: Any) -> Any:
     from layerwise import NetworkClassifier, NetworkRegressor
 
-    return (NetworkRegressor if task == "regression" else NetworkClassifier)(random_state=0)
+    kind = NetworkRegressor if task == "regression" else NetworkClassifier
+    return kind(random_state=0, **settings)
 
 
 def spread() -> Any:
@@ -262,11 +264,18 @@ def main() -> None:
     parser.add_argument("--methods", help="names, separated by commas")
     parser.add_argument("--again", default="", help="methods whose earlier results do not count")
     parser.add_argument("--full", action="store_true", help="large tables whole as well")
+    parser.add_argument(
+        "--settings", action="append", default=[], metavar="JSON",
+        help="layerwise with other settings as one more method; can be repeated",
+    )  # fmt: skip
     ask = parser.parse_args()
+    for said in ask.settings:
+        METHODS[said] = ("layerwise", partial(layerwise, **json.loads(said)))
     loaders = all_tables(ask.folder, ask.full)
     if ask.tables:
         loaders = {name: loaders[name] for name in ask.tables.split(",")}
-    methods = ask.methods.split(",") if ask.methods else list(METHODS)
+    named = ask.methods.split(",") + ask.settings if ask.methods else list(METHODS)
+    methods = list(dict.fromkeys(named))
     methods = [name for name in methods if importlib.util.find_spec(METHODS[name][0])]
     lines = [json.loads(line) for line in ask.out.open()] if ask.out.exists() else []
     lines = [line for line in lines if line["method"] not in ask.again.split(",")]

@@ -3,8 +3,9 @@
     python benchmarks/command.py [--rows 50000] [--repeat 3]
 
 Writes a mixed table of 15 columns to a temporary folder, then times `layerwise --help`, `train`
-(everything but the epochs, baselines off) and `predict` of 1,000 rows from cold. The memory of
-`train` is compared with the table in memory and with a process that does one pass of torch.
+(one network, all but its epochs, with the report, no baselines) and `predict` of 1,000 rows from
+cold. The memory of `train` is compared with the table in memory and with a process that does one
+pass of torch.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
             out = folder / f"run{i}"
             wall, peak, output = run(
                 [*COMMAND, "train", str(folder / "mixed.csv"), "-t", "y", "--no-baselines",
-                 "--epochs", "3", "--out", str(out), "--json", "--quiet"]
+                 "--members", "1", "--epochs", "3", "--out", str(out), "--json", "--quiet"]
             )  # fmt: skip
             events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
             epochs = [event["row"]["seconds"] for event in events if event["event"] == "epoch"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time as clock
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,8 @@ class Run:
 
         if path is None and self.folder is None:
             raise OutputError("this run has no folder; say where the report goes: run.report(path)")
-        return write(self, self.rows(), Path(path) if path else Path(self.folder or "") / NAME)
+        run = replace(self, prepared=self.rows())  # read once for all of its parts
+        return write(run, run.rows(), Path(path) if path else Path(self.folder or "") / NAME)
 
     @property
     def layers(self) -> Layers:
