@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from layerwise import Model, NetworkRegressor
 from layerwise.data.bins import as_bins, learn_bins
+from layerwise.network.layers import InputLayer
 
 COLUMNS = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=60)
 
@@ -23,11 +24,29 @@ def test_edges_of_distinct_values_are_their_quantiles(rng):
     assert edges[-1] == x.max()
 
 
-def test_no_more_values_than_bins_need_none():
-    few = np.arange(9.0) / 3
-    assert learn_bins(np.repeat(few, 5)[:, None], 8)[0].size == 0
-    assert learn_bins(np.repeat(few, 5)[:, None], 7)[0].size > 0
-    assert as_bins(learn_bins(np.column_stack([np.repeat(few, 5)] * 2), 0)) == [0, 0]
+@pytest.mark.parametrize(("n_values", "n_bins"), [(9, 8), (9, 4), (3, 16), (24, 16)])
+def test_few_values_get_a_bin_between_each_two_neighbours(n_values, n_bins, rng):
+    values = np.sort(rng.choice(1000, n_values, replace=False)) / 300
+    x = rng.permutation(np.repeat(values, rng.integers(1, 40, n_values)))
+    np.testing.assert_array_equal(learn_bins(x[:, None], n_bins)[0], values)
+
+
+def test_a_linear_layer_on_the_bins_of_few_values_can_answer_each_freely(rng):
+    values = np.arange(24.0) / 10
+    (edges,) = learn_bins(np.repeat(values, 3)[:, None], 16)
+    layer = InputLayer(1, [], [], bins=as_bins([edges]), dtype=torch.float64)
+    layer.edges.copy_(torch.from_numpy(edges))
+    columns = layer(torch.from_numpy(values)[:, None]).numpy()
+    wanted = rng.normal(size=24)
+    found, *_ = np.linalg.lstsq(np.column_stack([columns, np.ones(24)]), wanted)
+    np.testing.assert_allclose(np.column_stack([columns, np.ones(24)]) @ found, wanted, atol=1e-9)
+
+
+def test_flags_constants_and_0_bins_have_none():
+    flags, few = np.arange(40.0) % 2, np.arange(40.0) % 9
+    assert as_bins(learn_bins(np.column_stack([flags, np.ones(40)]), 8)) == [0, 0]
+    assert as_bins(learn_bins(np.column_stack([few, few]), 0)) == [0, 0]
+    assert as_bins(learn_bins(few[:, None], 3)) == [3], "more than twice 3 values: quantiles"
 
 
 def test_a_value_that_most_rows_share_leaves_bins_to_the_others(rng):
@@ -47,7 +66,7 @@ def test_edges_ascend_and_do_not_depend_on_the_order_of_the_rows(cells, n_bins, 
     (edges,), (again,) = learn_bins(x[:, None], n_bins), learn_bins(shuffled[:, None], n_bins)
     assert np.array_equal(edges, again)
     assert np.all(np.diff(edges) > 0)
-    assert len(edges) in (0, *range(3, n_bins + 2))
+    assert len(edges) in (0, *range(3, 2 * n_bins + 2))
 
 
 @pytest.mark.parametrize("n_bins", [2, 5, 16])
@@ -64,7 +83,7 @@ def _saw(n, rng):
     return X, np.abs(np.modf(6 * X[:, 0])[0]) * (1 + X[:, 1])
 
 
-def test_a_fit_takes_bins_for_numbers_of_many_values_only(rng):
+def test_a_fit_takes_bins_but_for_flags(rng):
     X, y = _saw(300, rng)
     model = NetworkRegressor((8,), members=1, bins=6, epochs=2, random_state=0).fit(X, y).model_
     assert model.plan[0]["bins"] == [6, 0]

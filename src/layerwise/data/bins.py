@@ -1,4 +1,4 @@
-"""Where the bins of a number begin and end: as many rows in each, and none of a single value."""
+"""Where the bins of a number begin and end: at its values if they are few, else at quantiles."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ def learn_bins(
 ) -> list[np.ndarray]:
     """The edges of each number's bins, learnt on training rows.
 
-    Edges are quantiles, so that each bin has about as many rows. A value that many rows share, such
-    as the 0 of a column of gains that hardly anybody has, counts as no more rows than make half a
-    bin: else it would be nearly every quantile, and leave no bins to the values that tell rows
-    apart.
+    The hours of a day or the points of a rating are few values, and each may be another step: where
+    there are no more than twice as many as ``n_bins``, a bin lies between each two neighbours, and
+    the layer after it can answer each value freely. Otherwise edges are quantiles, so that each bin
+    has about as many rows. A value that many rows share, such as the 0 of a column of gains that
+    hardly anybody has, then counts as no more rows than make half a bin: else it would be nearly
+    every quantile, and leave no bins to the values that tell rows apart.
 
     Parameters
     ----------
     numbers : array of shape (n_rows, n_numbers), encoded
-    n_bins : of each number, at most; 0 for none
+    n_bins : of each number, at most, and up to twice as many where each is of one value; 0 for none
     weight : array of shape (n_rows,) or None; weight 2 is the row twice, 0 is
         no row
 
@@ -30,13 +32,13 @@ def learn_bins(
     -------
     list of arrays
         For each number its edges, strictly ascending, from the lowest value to the highest; empty
-        where it has no more values than bins, which is what flags and few-valued numbers have.
+        where it has no more than two values, as flags have.
 
     Examples
     --------
-    >>> rows = np.column_stack([np.arange(9.0), np.arange(9) % 2])
-    >>> [edges.tolist() for edges in learn_bins(rows, 4)]
-    [[0.0, 2.0, 4.0, 6.0, 8.0], []]
+    >>> rows = np.column_stack([np.arange(9.0), np.arange(9) % 3, np.arange(9) % 2])
+    >>> [edges.tolist() for edges in learn_bins(rows, 2)]
+    [[0.0, 4.0, 8.0], [0.0, 1.0, 2.0], []]
     """
     if weight is not None and not weight.all():
         numbers, weight = numbers[weight > 0], weight[weight > 0]
@@ -48,14 +50,14 @@ def _edges(x: np.ndarray, n_bins: int, weight: np.ndarray | None) -> np.ndarray:
     if n_bins < 1 or not len(x):
         return none
     values, inverse = np.unique(x, return_inverse=True)
-    if len(values) <= n_bins + 1:
-        return none
-    rows = np.bincount(inverse, weight).astype(np.float64)
-    rows = np.minimum(rows, rows.sum() / n_bins / 2)
-    below = np.cumsum(rows)
-    places = np.linspace(0, below[-1], n_bins + 1)[1:-1]
-    inner = values[np.minimum(np.searchsorted(below, places), len(values) - 1)]
-    edges = np.unique(np.concatenate([values[:1], inner, values[-1:]]))
+    edges = values
+    if len(values) > 2 * n_bins + 1:
+        rows = np.bincount(inverse, weight).astype(np.float64)
+        rows = np.minimum(rows, rows.sum() / n_bins / 2)
+        below = np.cumsum(rows)
+        places = np.linspace(0, below[-1], n_bins + 1)[1:-1]
+        inner = values[np.minimum(np.searchsorted(below, places), len(values) - 1)]
+        edges = np.unique(np.concatenate([values[:1], inner, values[-1:]]))
     apart = np.concatenate([[True], np.diff(edges) > _APART])
     edges = edges[apart]
     return edges if len(edges) > 2 else none
