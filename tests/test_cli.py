@@ -382,7 +382,7 @@ def test_an_interrupt_keeps_the_best_and_resume_ends_in_the_same_bytes(
     model = Path("whole/model.layerwise").read_bytes()
     assert Path("run/model.layerwise").read_bytes() == model
     assert not Path("run/checkpoint.layerwise").exists()
-    again = command("train", "--resume", "run")
+    again = command("train", "--resume", "run", "--no-report")
     assert again.code == 0
     assert "complete" in again.err
     assert Path("run/model.layerwise").read_bytes() == model
@@ -404,6 +404,8 @@ def test_an_interrupt_before_the_first_epoch_leaves_nothing(command, monkeypatch
 def test_an_interrupt_while_the_baselines_are_fitted_keeps_the_network(
     command, monkeypatch
 ) -> None:  # type: ignore[no-untyped-def]
+    import sklearn  # noqa: F401  where it is there, the baselines are fitted in this process
+
     import layerwise.baselines
 
     def stop(*arguments: object) -> None:

@@ -107,7 +107,7 @@ def _refuse_others(context: typer.Context) -> None:
     given = [
         parameter for parameter in context.command.params
         if getattr(context.get_parameter_source(str(parameter.name)), "name", "") == "COMMANDLINE"
-        and parameter.name not in ("resume", "as_json", "quiet", "fail_on")
+        and parameter.name not in ("resume", "page", "as_json", "quiet", "fail_on")
     ]  # fmt: skip
     if given:
         names = [p.opts[0] if p.opts[0].startswith("-") else str(p.name).upper() for p in given]
