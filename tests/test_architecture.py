@@ -30,6 +30,7 @@ LEVELS = [
     ["bagging"],
     ["baselines", "learn", "code", "report", "any_module"],
     ["judging"],
+    ["shortlist"],
     ["run", "estimators"],
     ["checkup"],
     ["show", "selection"],

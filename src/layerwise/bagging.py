@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerwise.data.target import Target
 from layerwise.engine.torch import Rows
 from layerwise.model.model import Model
 from layerwise.out_of_fold import OutOfFold, best_temperature
@@ -149,6 +150,14 @@ def held_out(
     return OutOfFold(_places(train)[rows], fold[rows], known.y, outputs, known.weight)
 
 
+def held_weight(
+    train: Part, held: OutOfFold, target: Target, class_weight: Any
+) -> np.ndarray | None:
+    """What each held-out row counts, with the weight of its class; None if all count alike."""
+    weights = class_weights(class_weight, target, train)
+    return effective_weight(Part(train.table, held.y, held.weight), target, weights)
+
+
 def finish(
     model: Model,
     train: Part,
@@ -166,8 +175,7 @@ def finish(
         y = y if before is None else np.concatenate([y, before])
         model = replace(model, limits=np.stack([y.min(axis=0), y.max(axis=0)]))
     elif held is not None:
-        weights = class_weights(class_weight, target, train)
-        weight = effective_weight(Part(train.table, held.y, held.weight), target, weights)
+        weight = held_weight(train, held, target, class_weight)
         found, clear = best_temperature(target, held.y, held.outputs, weight)
         model.info["temperature"] = {"found": found, "applied": clear}
         model = replace(model, temperature=found if clear else 1.0)

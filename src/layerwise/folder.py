@@ -134,20 +134,44 @@ class Keeper:
         self._event({"event": "start", "at": _now(), "target": prepared.target.name,
                      "task": prepared.target.task, "rows": prepared.sizes})  # fmt: skip
 
+    @property
+    def tried(self) -> list[dict[str, Any]]:
+        """The recipes that were compared before the run was stopped, if any were."""
+        return list((self._resumed or {}).get("tried", []))
+
     def checkpoint(self) -> Any:
         """Where the training's state is saved and continued from."""
         from layerwise.training.checkpoint import Checkpoint
 
         return Checkpoint(self.folder / CHECKPOINT)
 
+    def chosen(self, question: Question, tried: Sequence[Mapping[str, Any]]) -> None:
+        """Recipes were compared: a run that goes on trains with the one that was taken."""
+        self._record |= {"question": question.to_json(), "tried": list(tried)}
+        self._write()
+
     def epoch(self, event: EpochEnd) -> None:
         """A callback: append the epoch's row."""
+        member = event.member if event.members > 1 else None
+        self._epoch(event.row, event.best_epoch, event.layers, member)
+
+    def epochs(self, history: History) -> None:
+        """Append the rows of a bag that was trained unwatched."""
+        for number, member in enumerate(history.members, start=1):
+            for row in member.rows:
+                layers = [one for one in member.layers if one["epoch"] == row["epoch"]]
+                self._epoch(row, member.best_epoch, layers, number)
+
+    def _epoch(
+        self, row: Mapping[str, Any], best: int, layers: Sequence[Mapping[str, Any]],
+        member: int | None,
+    ) -> None:  # fmt: skip
         # JSON has no NaN: a loss that is none is written as null
-        told = {"event": "epoch", "row": _finite(event.row), "best_epoch": event.best_epoch}
-        if event.members > 1:
-            told["member"] = event.member
-        if event.layers:
-            told["layers"] = [_finite(row) for row in event.layers]
+        told: dict[str, Any] = {"event": "epoch", "row": _finite(row), "best_epoch": best}
+        if member is not None:
+            told["member"] = member
+        if layers:
+            told["layers"] = [_finite(one) for one in layers]
         self._event(told)
 
     def end(self, outcome: Mapping[str, Any]) -> dict[str, Any]:

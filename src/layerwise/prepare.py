@@ -55,6 +55,7 @@ class Question:
     baselines: bool = True
     random_state: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    search: bool = False  # a few recipes first, for what the settings leave open
     folder: str | None = None
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from layerwise.model import file as model_file
 from layerwise.model.model import Model
 from layerwise.prepare import Notice, Prepared, Question, asked, prepare, read
 from layerwise.training.history import History
-from layerwise.training.recipe import Recipe, with_preset
+from layerwise.training.recipe import SEARCHING, Recipe, with_preset
 
 if TYPE_CHECKING:
     from layerwise.insight.layers import Layers
@@ -232,6 +232,7 @@ def train(
         class_weight=class_weight, group=group, time=time, roles=roles or {},
         drop=drop, schema=schema, missing=missing, encoding=encoding, baselines=baselines,
         random_state=random_state, settings=with_preset(preset, settings),
+        search=preset in SEARCHING,
     )  # fmt: skip
     question.check()
     if out is None:
@@ -342,7 +343,14 @@ def _train(
         from layerwise.learn import learn  # imports torch: only once there is something to train
 
         laps.end("start torch")
-        learnt = learn(
+        learnt, tried = None, keeper.tried if keeper else []
+        if question.search:
+            half = _share(began, recipe.time_limit, 0.5)
+            say = report or (lambda _: None)
+            question, tried, learnt = _choose(question, prepared, keeper, half, say, notice)
+            recipe = question.check()
+            laps.end("choose")
+        learnt = learnt or learn(
             prepared.train, prepared.valid, prepared.schema, prepared.target, recipe,
             fold=prepared.fold, seed=question.random_state, class_weight=question.class_weight,
             deadline=_share(began, recipe.time_limit, 0.85),
@@ -372,6 +380,7 @@ def _train(
             **judge(prepared, learnt.model, learnt.out_of_fold, beside, company, notice, late),
             "notices": notices,
             "recipe": recipe.to_json(),
+            **({"tried": tried} if tried else {}),
         }
         laps.end("evaluate")
         outcome["findings"] = _findings(learnt, notice)
@@ -394,6 +403,36 @@ def _train(
         model, learnt.history, outcome["metrics"], outcome["baselines"], record,
         keeper.folder if keeper else None, prepared, learnt.out_of_fold,
     )  # fmt: skip
+
+
+def _choose(
+    question: Question,
+    prepared: Prepared,
+    keeper: Keeper | None,
+    deadline: float | None,
+    report: Notice,
+    notice: Notice,
+) -> tuple[Question, list[dict[str, Any]], Learnt | None]:
+    """The question with the best of a few recipes; what was tried; the best so far after Ctrl-C."""
+    from layerwise.shortlist import candidates, choose
+
+    settled = replace(question, search=False)
+    if prepared.fold is None and prepared.valid is None:
+        notice("no rows are held out to compare recipes on; the default is taken")
+        return settled, [], None
+    found = choose(question, prepared, report, deadline)
+    tried = [vars(one) for one in found.tried]
+    if found.learnt is not None:
+        if keeper:
+            keeper.epochs(found.learnt.history)
+        return question, tried, found.learnt
+    late = len(candidates(question.settings)) - len(tried)
+    if late:
+        notice(f"left out for want of time: {late} of {late + len(tried)} recipes")
+    settled.settings = {**question.settings, **found.settings}
+    if keeper:
+        keeper.chosen(settled, tried)
+    return settled, tried, None
 
 
 def _findings(learnt: Learnt, notice: Notice) -> list[dict[str, Any]]:

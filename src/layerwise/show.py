@@ -64,6 +64,8 @@ def show_training(run: Run) -> str:
             f"epoch {record['best_epoch']} of {record['epochs']} kept "
             f"({why.get(stopped, stopped)}); {size}"
         )
+    if "tried" in record:
+        lines.append(wrapped(_compared(record["tried"])))
     if "out_of_fold" in record:
         lines.append(wrapped(_held_out(target.task, record["out_of_fold"])))
     reason = record.get("engine_reason")
@@ -87,6 +89,16 @@ def show_findings(findings: Sequence[Mapping[str, Any]]) -> str:
 
     told = [one for one in findings if one["severity"] != "note" and "explained_by" not in one]
     return "\n\n".join(f"the doctor's {Finding.from_json(dict(one))}" for one in told)
+
+
+def _compared(tried: Sequence[Mapping[str, Any]]) -> str:
+    """Which of several recipes the network was trained with."""
+    ended = sorted((one for one in tried if one["value"] is not None), key=lambda one: one["value"])
+    if not ended:
+        return f"{len(tried)} recipes compared, none came to its end"
+    values = ", ".join(f"{one['name']} {number(one['value'])}" for one in ended[:4])
+    more = f" and {len(ended) - 4} more" if len(ended) > 4 else ""
+    return f"recipes compared on the same folds, the first was taken: {values}{more}"
 
 
 def _held_out(task: str, found: Mapping[str, Any]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from layerwise.metrics import DECIDING
 from layerwise.network.plan import Layer, n_inputs
 from layerwise.network.summary import summarise
 from layerwise.report.blocks import Block, Figure, Grid, Section, Text
 from layerwise.report.charts import _n, _text, svg
 from layerwise.report.subject import Subject
-from layerwise.text import count
+from layerwise.text import count, number
 
 _WIDTH, _HIGH, _TOP = 640, 150, 46
 
@@ -26,9 +28,27 @@ def network(subject: Subject) -> Section:
     blocks: list[Block] = [Text(f"{told}."), Figure(_drawing(model.plan), "Heights are units.")]
     header, rows = summary._cells()
     blocks.append(Grid(header, rows, left=2, caption="Layer by layer", folded=True))
+    if "tried" in subject.run.record:
+        blocks.append(_recipes(subject.run.record["tried"], model.target.task))
     settings = [[name, _plain(value)] for name, value in model.recipe.items()]
     blocks.append(Grid(["setting", "value"], settings, left=2, caption="Settings", folded=True))
     return Section("network", "Network", blocks)
+
+
+def _recipes(tried: Sequence[Mapping[str, Any]], task: str) -> Grid:
+    """The recipes that were compared before the training, the best first."""
+    best = sorted(tried, key=lambda one: math.inf if one["value"] is None else one["value"])
+    rows = [
+        [
+            one["name"],
+            ", ".join(f"{name} {_plain(value)}" for name, value in one["settings"].items()),
+            "diverged" if one["value"] is None else number(one["value"]),
+        ]
+        for one in best
+    ]
+    header = ["recipe", "sets", DECIDING[task].replace("_", " ")]
+    said = "Recipes compared on the same folds; the first was taken"
+    return Grid(header, rows, left=2, caption=said, folded=True)
 
 
 def _plain(value: Any) -> str:

@@ -177,8 +177,9 @@ class Recipe:
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"members": 2, "epochs": 60, "patience": 6},
     "default": {},
-    "best": {"members": 10, "hidden_layer_sizes": (256, 256, 256), "epochs": 300, "patience": 24},
+    "best": {"members": 10},
 }
+SEARCHING = {"best"}  # a few recipes are compared before (`layerwise.shortlist`)
 
 
 def with_preset(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
