@@ -163,7 +163,7 @@ class _Bag:
     def clearly_better_than(self, other: _Bag) -> bool:
         gains = other.losses - self.losses
         gain = float(np.average(gains, weights=self.weight))
-        return gain > standard_error(gains - gain, self.weight, self.groups)
+        return bool(gain > standard_error(gains - gain, self.weight, self.groups))
 
     def interrupted(self) -> Learnt:
         self.learnt.history.stopped = "interrupted"

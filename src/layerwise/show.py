@@ -92,13 +92,14 @@ def show_findings(findings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _compared(tried: Sequence[Mapping[str, Any]]) -> str:
-    """Which of several recipes the network was trained with."""
+    """What several recipes came to, and which of them the network was trained with."""
     ended = sorted((one for one in tried if one["value"] is not None), key=lambda one: one["value"])
-    if not ended:
-        return f"{len(tried)} recipes compared, none came to its end"
-    values = ", ".join(f"{one['name']} {number(one['value'])}" for one in ended[:4])
-    more = f" and {len(ended) - 4} more" if len(ended) > 4 else ""
-    return f"recipes compared on the same folds, the first was taken: {values}{more}"
+    told = [f"{one['name']} {number(one['value'])}" for one in ended]
+    for place, one in enumerate(ended):
+        if one["taken"]:
+            told[place] += " (taken: none is clearly better)" if place else " (taken)"
+    told += [f"{one['name']} diverged" for one in tried if one["value"] is None]
+    return f"recipes on the same folds: {', '.join(told)}"
 
 
 def _held_out(task: str, found: Mapping[str, Any]) -> str:
