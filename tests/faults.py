@@ -21,7 +21,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CORE = HERE.parent / "src" / "layerwise" / "engine" / "core"
-TESTS = ("test_native.py", "test_native_fuzz.py", "test_native_seen.py", "test_ahead.py")
+TESTS = (
+    "test_native.py",
+    "test_native_fuzz.py",
+    "test_native_seen.py",
+    "test_ahead.py",
+    "test_steps.py",
+)
 MAY_SLIP = 3
 
 FAULTS = [
@@ -144,6 +150,11 @@ FAULTS = [
     ("input.hpp", "column(c++, k, left, 1 / (T(s.edges[k][i]) - left), 0, 1);",
      "column(c++, k, left, 1 / (T(s.edges[k][i]) - left), 0, i == 1 ? 2 : 1);"),
     ("input.hpp", "pieces.back().panel != panel || ", ""),
+    ("steps.hpp", "std::numeric_limits<T>::quiet_NaN());", "T(0));"),
+    ("steps.hpp", "{number.row + k, 1 - f, f}", "{number.row + k, 1, f}"),
+    ("steps.hpp", "std::fill_n(table_.data(), (long)group.rows * wide, T(0));", ""),
+    ("steps.hpp", "for (; q < panels; ++q) f.template", "for (; q < panels - 1; ++q) f.template"),
+    ("products.hpp", "k % p ? k - k % p + p : k + DEEP", "k + DEEP"),
     # several epochs
     ("epochs.hpp", "if (want.patience && without_gain >= want.patience) break;",
      "if (want.patience && without_gain > want.patience) break;"),

@@ -11,6 +11,7 @@
 // panels and broadcasts M numbers: M * NP * NV multiply-adds for NP * NV + M loads.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "vectors.hpp"
@@ -92,18 +93,24 @@ void rows_by(bool on, int n, int K, const T* a, long a_panel, const T* b, long b
 // first-level cache. Rows come in blocks of so many, for what is done to them afterwards.
 constexpr int DEEP = 128, BLOCK = 16 * TILE_ROWS;
 
+// Columns that a product leaves out; never its first.
+struct Gap {
+  int from = 0, to = 0;
+};
+
 // c = start + a b, panel by panel; done(q, from, rows) is called when rows of panel q are ready, and
 // finds them in the cache.
 template <class T, class F>
-LW_INLINE void times(int n, int K, int panels, const T* a, long a_panel, const T* b, long b_panel,
-                     const T* start, T* c, long c_panel, F done) {
+LW_INLINE void times(int n, int K, Gap gap, int panels, const T* a, long a_panel, const T* b,
+                     long b_panel, const T* start, T* c, long c_panel, F done) {
   constexpr int p = P<T>;
   const auto some = [&]<int NP>(int q, int from, int rows) {
-    for (int k = 0; k < K; k += DEEP)
-      rows_by<T, NP>(k > 0, rows, K - k < DEEP ? K - k : DEEP,
-                     a + (k / p) * a_panel + (long)from * p, a_panel,
+    for (int k = 0, to; k < K; k = to == gap.from ? gap.to : to) {
+      to = std::min(k % p ? k - k % p + p : k + DEEP, k < gap.from ? gap.from : K);
+      rows_by<T, NP>(k > 0, rows, to - k, a + (k / p) * a_panel + (long)from * p + k % p, a_panel,
                      b + q * b_panel + (long)k * p, b_panel, start ? start + q * p : nullptr,
                      c + q * c_panel + (long)from * p, c_panel);
+    }
     for (int i = q; i < q + NP; ++i) done(i, from, rows);
   };
   for (int from = 0; from < n; from += BLOCK) {
@@ -118,31 +125,32 @@ LW_INLINE void times(int n, int K, int panels, const T* a, long a_panel, const T
 
 // dw[panels of O][I][P] = sum over n rows of x(row, i) dz[row], or what is there already plus that
 template <class T, int NP>
-void weights_by(bool on, int n, int I, const T* x, long x_panel, const T* dz, long dz_panel, T* dw,
-                long dw_panel) {
+void weights_by(bool on, int n, int I, Gap gap, const T* x, long x_panel, const T* dz, long dz_panel,
+                T* dw, long dw_panel) {
   for (int i = 0; i < I;) {
-    const int in_panel = P<T> - i % P<T>, left = I - i;
+    const int in_panel = P<T> - i % P<T>, left = (i < gap.from ? gap.from : I) - i;
     int rows = left < in_panel ? left : in_panel;
     rows = rows < WEIGHT_ROWS ? rows : WEIGHT_ROWS;
     tile_of<T, false, WEIGHT_ROWS, NP>(rows, on, x + (i / P<T>)*x_panel + i % P<T>, 0, dz, dz_panel,
                                        nullptr, dw + (long)i * P<T>, dw_panel, n);
     i += rows;
+    if (i == gap.from) i = gap.to;
   }
 }
 
 template <class T>
-void weight_gradient(int n, int I, int panels, const T* x, long x_panel, const T* dz, long dz_panel,
+void weight_gradient(int n, int I, Gap gap, int panels, const T* x, long x_panel, const T* dz, long dz_panel,
                      T* dw, long dw_panel) {
   for (int b = 0; b < n; b += DEEP) {
     const int deep = n - b < DEEP ? n - b : DEEP;
     const T *xb = x + (long)b * P<T>, *dzb = dz + (long)b * P<T>;
     int q = 0;
     for (; q + WEIGHT_PANELS <= panels; q += WEIGHT_PANELS)
-      weights_by<T, WEIGHT_PANELS>(b > 0, deep, I, xb, x_panel, dzb + q * dz_panel, dz_panel,
+      weights_by<T, WEIGHT_PANELS>(b > 0, deep, I, gap, xb, x_panel, dzb + q * dz_panel, dz_panel,
                                    dw + q * dw_panel, dw_panel);
     if constexpr (WEIGHT_PANELS > 1)
       for (; q < panels; ++q)
-        weights_by<T, 1>(b > 0, deep, I, xb, x_panel, dzb + q * dz_panel, dz_panel,
+        weights_by<T, 1>(b > 0, deep, I, gap, xb, x_panel, dzb + q * dz_panel, dz_panel,
                          dw + q * dw_panel, dw_panel);
   }
 }

@@ -13,6 +13,7 @@
 #include "memory.hpp"
 #include "products.hpp"
 #include "request.hpp"
+#include "steps.hpp"
 
 namespace LW_SPACE {
 
@@ -33,6 +34,7 @@ template <class T> struct Layer {
   std::vector<T*> theta, grad;  // where the parameters and their gradients are
   Buffer<T> y, dy, turned, kept;
   Bins<T> bins;
+  Steps<T> steps;  // over the bins of the layer before
   Activation<T> activation;
   bool bent = false;           // a linear layer that an activation follows
   bool learns_before = false;  // whether any layer before it has parameters
@@ -70,6 +72,7 @@ template <class T> struct Stack {
       layer.activation = activation<T>(layer.spec);
       layer.bent = layer.spec.kind == LayerKind::linear && k + 1 < layers.size() &&
                    layers[k + 1].spec.kind >= LayerKind::relu;
+      if (k && layer.spec.kind == LayerKind::linear) layer.steps = Steps<T>(layers[k - 1].spec, layer.out);
     }
     theta.resize(size);
     grad.resize(size);
@@ -194,7 +197,9 @@ template <class T> struct Stack {
       const bool wanted = l.learns_before;
       switch (l.spec.kind) {
         case LayerKind::linear:
-          weight_gradient<T>(n, l.in, panels<T>(l.out), x, step, dy, step, grad_of(l, 0), (long)l.in * p);
+          weight_gradient<T>(n, l.in, l.steps.gap(), panels<T>(l.out), x, step, dy, step, grad_of(l, 0),
+                             (long)l.in * p);
+          l.steps.gradient(n, panels<T>(l.out), dy, step, grad_of(l, 0), (long)l.in * p);
           if (l.spec.bias && !l.summed)
             for (int q = 0; q < panels<T>(l.out); ++q)
               for (int c = 0; c < p; c += L<T>) {
@@ -287,11 +292,22 @@ template <class T> struct Stack {
     Layer<T>& l = layers[k];
     const long step = cap * p;
     T *z = l.y.data(), *y = l.bent ? layers[k + 1].y.data() : z;
-    times<T>(n, l.in, panels<T>(l.out), x, step, theta_of(l, 0), (long)l.in * p, theta_of(l, 1), z,
-             step, [&](int q, int from, int rows) {
-               const long i = q * step + (long)from * p;
-               if (l.bent) layers[k + 1].activation.forward(layers[k + 1].spec, rows, z + i, y + i);
-             });
+    const auto bend = [&](int q, int from, int rows) {
+      const long i = q * step + (long)from * p;
+      if (l.bent) layers[k + 1].activation.forward(layers[k + 1].spec, rows, z + i, y + i);
+    };
+    const auto product = [&](auto done) {
+      times<T>(n, l.in, l.steps.gap(), panels<T>(l.out), x, step, theta_of(l, 0), (long)l.in * p,
+               theta_of(l, 1), z, step, done);
+    };
+    if (!l.steps) {
+      product(bend);
+      return y;
+    }
+    product([](int, int, int) {});
+    l.steps.find(n, step, input.data(), x);
+    l.steps.forward(n, panels<T>(l.out), theta_of(l, 0), (long)l.in * p, z, step);
+    for (int q = 0; q < panels<T>(l.out); ++q) bend(q, 0, n);
     return y;
   }
 
@@ -308,7 +324,7 @@ template <class T> struct Stack {
     T* sums = bend && before->spec.bias ? grad_of(*before, 1) : nullptr;
     T* dx = before->dy.data();
     turned<T>(l.in, l.out, theta_of(l, 0), l.turned.data());
-    times<T>(n, l.out, panels<T>(l.in), l.dy.data(), step, l.turned.data(), (long)l.out * p, nullptr,
+    times<T>(n, l.out, Gap{}, panels<T>(l.in), l.dy.data(), step, l.turned.data(), (long)l.out * p, nullptr,
              dx, step, [&](int q, int from, int rows) {
                const long i = q * step + (long)from * p;
                if (kept)
