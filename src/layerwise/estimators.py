@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from layerwise.data.frames import table_of
 from layerwise.data.schema import Schema, enforce, infer_schema
-from layerwise.data.split import deal, n_folds, split_rows
+from layerwise.data.split import FOLDS, deal, split_rows
 from layerwise.data.table import MISSING, Table
 from layerwise.data.target import Target
 from layerwise.errors import DataError, DataWarning, SettingError
@@ -164,7 +164,7 @@ class _Network(BaseEstimator):
             valid = Part(*self._read(X_val, y_val, sample_weight_val, reset=False))
         elif recipe.members > 1:
             if len(part) >= FOLDED and self.validation_fraction:
-                fold = deal(len(part), n_folds(recipe.members), seed=seed, classes=classes)
+                fold = deal(len(part), FOLDS, seed=seed, classes=classes)
         elif len(part) >= SMALL and recipe.patience and self.validation_fraction:
             split = split_rows(
                 len(part), valid=self.validation_fraction, test=0, seed=seed, classes=classes

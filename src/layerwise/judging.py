@@ -63,7 +63,7 @@ def judge(
     if held is not None:
         measured = beside.ask(metrics.evaluate, target, held.y, held.outputs, held.weight)()
         score = _score(target, held.y, held.outputs, held.weight)
-        told["out_of_fold"] = summary(target, held, measured, held_groups(prepared, held))
+        told["out_of_fold"] = summary(target, held, measured, _groups(prepared, held))
     if held is None or prepared.measured_on == "test":
         part = prepared.measured
         outputs = model.outputs(part.table)
@@ -86,7 +86,7 @@ def _score(
     return {"metric": metrics.DECIDING[target.task], "value": value, "low": low, "high": high}
 
 
-def held_groups(prepared: Prepared, held: OutOfFold) -> np.ndarray | None:
+def _groups(prepared: Prepared, held: OutOfFold) -> np.ndarray | None:
     """The groups of the rows that were held out, where rows stayed together in groups."""
     if prepared.groups is None or held.how == "validation":
         return None

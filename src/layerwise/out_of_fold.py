@@ -103,8 +103,11 @@ class OutOfFold:
 
 def losses(target: Target, y: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """The log loss of each row, of shape (n_rows,); of several labels the mean."""
-    encoded = target.encode(y)
-    if target.task == "multiclass":
+    return _log_losses(target.encode(y), logits, target.task)
+
+
+def _log_losses(encoded: np.ndarray, logits: np.ndarray, task: str) -> np.ndarray:
+    if task == "multiclass":
         top = logits.max(axis=1, keepdims=True)
         whole = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
         return whole - logits[np.arange(len(logits)), encoded]
@@ -140,9 +143,10 @@ def best_temperature(
     >>> round(float(1 / (1 + np.exp(-np.log(0.95 / 0.05) / found))), 3), clear
     (0.75, True)
     """
+    encoded = target.encode(y)
 
     def mean(log_temperature: float) -> float:
-        told = losses(target, y, logits / math.exp(log_temperature))
+        told = _log_losses(encoded, logits / math.exp(log_temperature), target.task)
         return float(np.average(told, weights=weight))
 
     ratio = (math.sqrt(5) - 1) / 2
@@ -159,7 +163,8 @@ def best_temperature(
             right = low + ratio * (high - low)
             at_right = mean(right)
     found = math.exp((low + high) / 2)
-    gain = losses(target, y, logits) - losses(target, y, logits / found)
+    gain = _log_losses(encoded, logits, target.task)
+    gain -= _log_losses(encoded, logits / found, target.task)
     value = float(np.average(gain, weights=weight))
     return found, value > 2 * standard_error(gain - value, weight)
 

@@ -23,7 +23,7 @@ from layerwise.data.schema import (
     enforce,
     infer_schema,
 )
-from layerwise.data.split import deal, n_folds, split_rows
+from layerwise.data.split import FOLDS, deal, split_rows
 from layerwise.data.sql import read_sql
 from layerwise.data.table import MISSING, Kind, Table, is_path
 from layerwise.data.target import Target, infer_task, rows_with_target, target_values
@@ -314,7 +314,7 @@ def _dealt(prepared: Prepared, question: Question, members: int) -> Prepared:
     train, target = prepared.train, prepared.target
     groups = None if question.group is None else train.table[question.group].values
     fold = deal(
-        len(train), n_folds(members), seed=question.random_state, groups=groups,
+        len(train), FOLDS, seed=question.random_state, groups=groups,
         classes=None if target.is_regression else target.codes(train.y),
     )  # fmt: skip
     if fold.max() < 1:  # a class for each row, or one group

@@ -421,7 +421,7 @@ def _choose(
         notice("no rows are held out to compare recipes on; the default is taken")
         return settled, [], None
     found = choose(question, prepared, report, deadline)
-    tried = [vars(one) | {"taken": one.settings == found.settings} for one in found.tried]
+    tried = [vars(one) for one in found.tried]
     if found.learnt is not None:
         if keeper:
             keeper.epochs(found.learnt.history)

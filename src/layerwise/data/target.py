@@ -108,7 +108,11 @@ class Target:
     def codes(self, y: np.ndarray) -> np.ndarray:
         """Int64 array of shape (n_rows,): the index of each label in ``classes``, or -1."""
         index = {label: i for i, label in enumerate(self.classes.tolist())}
-        return np.array([index.get(label, -1) for label in np.asarray(y).tolist()], dtype=np.int64)
+        labels = np.asarray(y)
+        if labels.dtype.kind in "biuf":  # of texts, sorting costs more than asking for each
+            known, rows = np.unique(labels, return_inverse=True)
+            return np.array([index.get(one, -1) for one in known.tolist()], dtype=np.int64)[rows]
+        return np.array([index.get(label, -1) for label in labels.tolist()], dtype=np.int64)
 
     # ------------------------------------------------------------ outputs to answers
 
