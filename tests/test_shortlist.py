@@ -174,3 +174,21 @@ def test_the_result_and_the_report_show_what_was_compared(frame, recipes, tmp_pa
     page = run.report().read_text()
     assert "Recipes compared" in page
     assert "one layer" in page
+
+
+def test_all_recipes_of_the_preset_can_be_taken(frame):
+    recipes = dict(shortlist.RECIPES)
+    run = lw.train(frame.head(120), "y", preset="best", epochs=2, baselines=False)
+    tried = {one["name"]: one["value"] for one in run.record["tried"]}
+    assert list(tried) == list(recipes)
+    assert all(np.isfinite(value) for value in tried.values())
+    taken = recipes[min(tried, key=tried.__getitem__)]
+    assert taken.items() <= run.record["question"]["settings"].items()
+    assert len(run.model.members) == 10
+
+
+def test_a_setting_that_is_given_leaves_out_the_recipes_that_would_set_it():
+    assert [name for name, _ in shortlist.candidates({"lr": 0.01, "activation": "tanh"})] == [
+        "the default",
+        "one layer",
+    ]

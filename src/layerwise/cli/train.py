@@ -35,7 +35,7 @@ def train(
         Path | None, typer.Option(help="Go on with this run, to the same bytes.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="fast, default or best: settings, under those given by flags.")
+        str, typer.Option(help="fast, default, or best of six recipes; flags count over it.")
     ] = "default",
     baselines: Annotated[
         bool, typer.Option(help="Fit constant, linear model and trees too.")
