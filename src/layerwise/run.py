@@ -199,7 +199,7 @@ def train(
     random_state : of everything random; the global state is left alone
     preset : "fast", "default" or "best": settings of `layerwise.training.recipe.PRESETS`, under
         those that are given by name; "best" first compares the recipes of `layerwise.shortlist`,
-        which takes about ten times as long
+        which takes ten to twenty times as long
     out : a folder for the run; without it nothing is written
     callbacks : called with each `layerwise.training.fit.EpochEnd`
     report : called with sentences on what there is to know about the data

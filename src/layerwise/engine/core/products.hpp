@@ -186,12 +186,12 @@ template <class T> LW_INLINE void turned_block(const T* from, long step, T* to, 
   for (int i = 0; i < l; ++i) at(to + i * to_step) = row[i];
 }
 
-// [O/P][I][P] as [I/P][O][P]: what the gradient of the inputs reads. The last rows and columns of
-// either, fewer than a register's lanes, go one by one.
-template <class T> void turned(int I, int O, const T* w, T* t) {
+// [O/P][I][P] as [I/P][O][P], from one panel of I on: what the gradient of the inputs reads. The last
+// rows and columns of either, fewer than a register's lanes, go one by one.
+template <class T> void turned(int first, int I, int O, const T* w, T* t) {
   constexpr int p = P<T>, l = L<T>;
   for (int o = 0; o < O; o += l)
-    for (int i = 0; i < I; i += l) {
+    for (int i = first; i < I; i += l) {
       const T* from = w + (long)(o / p) * p * I + (long)i * p + o % p;
       T* to = t + (long)(i / p) * p * O + (long)o * p + i % p;
       if (o + l <= O && i + l <= I) {

@@ -323,9 +323,12 @@ template <class T> struct Stack {
     Layer<T>* before = &layers[bend ? end - 2 : end - 1];
     T* sums = bend && before->spec.bias ? grad_of(*before, 1) : nullptr;
     T* dx = before->dy.data();
-    turned<T>(l.in, l.out, theta_of(l, 0), l.turned.data());
-    times<T>(n, l.out, Gap{}, panels<T>(l.in), l.dy.data(), step, l.turned.data(), (long)l.out * p, nullptr,
-             dx, step, [&](int q, int from, int rows) {
+    const int first = before->bins.columns() / p;  // no gradient is asked of numbers and their bins
+    turned<T>(first * p, l.in, l.out, theta_of(l, 0), l.turned.data());
+    times<T>(n, l.out, Gap{}, panels<T>(l.in) - first, l.dy.data(), step,
+             l.turned.data() + (long)first * p * l.out, (long)l.out * p, nullptr, dx + first * step,
+             step, [&](int some, int from, int rows) {
+               const int q = first + some;
                const long i = q * step + (long)from * p;
                if (kept)
                  for (long j = i; j < i + (long)rows * p; j += L<T>) at(dx + j) *= at(kept + j);
