@@ -346,9 +346,12 @@ def _train(
         laps.end("start torch")
         learnt, tried = None, keeper.tried if keeper else []
         if question.search:
+            from layerwise.shortlist import with_best_recipe
+
             half = _share(began, recipe.time_limit, 0.5)
-            say = report or (lambda _: None)
-            question, tried, learnt = _choose(question, prepared, keeper, half, say, notice)
+            question, tried, learnt = with_best_recipe(
+                question, prepared, keeper, half, report or (lambda _: None), notice
+            )
             recipe = question.check()
             laps.end("choose")
         learnt = learnt or learn(
@@ -404,36 +407,6 @@ def _train(
         model, learnt.history, outcome["metrics"], outcome["baselines"], record,
         keeper.folder if keeper else None, prepared, learnt.out_of_fold,
     )  # fmt: skip
-
-
-def _choose(
-    question: Question,
-    prepared: Prepared,
-    keeper: Keeper | None,
-    deadline: float | None,
-    report: Notice,
-    notice: Notice,
-) -> tuple[Question, list[dict[str, Any]], Learnt | None]:
-    """The question with the best of a few recipes; what was tried; the best so far after Ctrl-C."""
-    from layerwise.shortlist import candidates, choose
-
-    settled = replace(question, search=False)
-    if prepared.fold is None and prepared.valid is None:
-        notice("no rows are held out to compare recipes on; the default is taken")
-        return settled, [], None
-    found = choose(question, prepared, report, deadline)
-    tried = [vars(one) for one in found.tried]
-    if found.learnt is not None:
-        if keeper:
-            keeper.epochs(found.learnt.history)
-        return question, tried, found.learnt
-    late = len(candidates(question.settings)) - len(tried)
-    if late:
-        notice(f"left out for want of time: {late} of {late + len(tried)} recipes")
-    settled.settings = {**question.settings, **found.settings}
-    if keeper:
-        keeper.chosen(settled, tried)
-    return settled, tried, None
 
 
 def _findings(learnt: Learnt, notice: Notice) -> list[dict[str, Any]]:

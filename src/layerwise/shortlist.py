@@ -14,6 +14,7 @@ from layerwise import metrics
 from layerwise.bagging import held_weight
 from layerwise.data.split import FOLDS
 from layerwise.errors import TrainingError
+from layerwise.folder import Keeper
 from layerwise.learn import Learnt, learn
 from layerwise.prepare import Notice, Prepared, Question
 from layerwise.text import number
@@ -67,6 +68,37 @@ def candidates(given: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     'the default'
     """
     return [(name, dict(sets)) for name, sets in RECIPES if not set(sets) & set(given)]
+
+
+def with_best_recipe(
+    question: Question,
+    prepared: Prepared,
+    keeper: Keeper | None,
+    deadline: float | None,
+    report: Notice,
+    notice: Notice,
+) -> tuple[Question, list[dict[str, Any]], Learnt | None]:
+    """The question with the best recipe; what was tried; after Ctrl-C the best bag so far.
+
+    A run that is kept has it in its record: it goes on without another search.
+    """
+    settled = replace(question, search=False)
+    if prepared.fold is None and prepared.valid is None:
+        notice("no rows are held out to compare recipes on; the default is taken")
+        return settled, [], None
+    found = choose(question, prepared, report, deadline)
+    tried = [vars(one) for one in found.tried]
+    if found.learnt is not None:
+        if keeper:
+            keeper.epochs(found.learnt.history)
+        return question, tried, found.learnt
+    late = len(candidates(question.settings)) - len(tried)
+    if late:
+        notice(f"left out for want of time: {late} of {late + len(tried)} recipes")
+    settled.settings = {**question.settings, **found.settings}
+    if keeper:
+        keeper.chosen(settled, tried)
+    return settled, tried, None
 
 
 def choose(
