@@ -200,9 +200,9 @@ class _Branches(nn.Module):
 
 
 def test_torch_looks_at_any_module():
-    network = _Branches()
+    network = _Branches().double()  # an update is a difference of weights, which are rounded
     network.first.requires_grad_(False)
-    rows = Rows(torch.randn(30, 4), torch.randn(30, 1))
+    rows = Rows(torch.randn(30, 4).double(), torch.randn(30, 1).double())
     engine = Torch(network, loss_of("mse"), torch.optim.SGD(network.parameters(), lr=0.1))
     engine.watch(1)
     engine.train_epoch(rows, None, 15)

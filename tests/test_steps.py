@@ -61,9 +61,9 @@ def _is_torchs(one, **options):
     loss, gradients = engine.gradients(one.rows)
     value = one.loss(one.network(one.rows.X), one.rows.y, one.rows.w)
     assert loss == pytest.approx(value.item(), rel=10 * near)
-    largest = torch.autograd.grad(value, list(one.network.parameters()))
-    limit = near * max(1.0, *(float(g.abs().max()) for g in largest))
-    for found, expected in zip(gradients, largest, strict=True):
+    wanted = torch.autograd.grad(value, list(one.network.parameters()))
+    limit = near * max(1.0, *(float(g.abs().max()) for g in wanted))
+    for found, expected in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=limit)
 
 

@@ -335,7 +335,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
     members : networks whose answers are averaged, each trained on its own folds of the rows
     activation : relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, tanh, sigmoid, hardtanh
     bins : by which each number enters, beside itself: how far it fills each; "auto" is 16 from 500
-        training rows on, 0 is none. A number of up to twice as many values has one between each two
+        training rows on, 0 is none. A number of few values, up to 33 then, has one between each two
     dropout : share of hidden values set to zero while training; "auto" is 0.1 from 200 rows on
     norm : "batch", "layer" or None
     loss : "auto", the cross-entropy on logits
@@ -511,7 +511,7 @@ class NetworkRegressor(RegressorMixin, _Network):
     members : networks whose answers are averaged, each trained on its own folds of the rows
     activation : relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, tanh, sigmoid, hardtanh
     bins : by which each number enters, beside itself: how far it fills each; "auto" is 16 from 500
-        training rows on, 0 is none. A number of up to twice as many values has one between each two
+        training rows on, 0 is none. A number of few values, up to 33 then, has one between each two
     dropout : share of hidden values set to zero while training; "auto" is 0.1 from 200 rows on
     norm : "batch", "layer" or None
     loss : "auto" or "mse", "l1", "huber"

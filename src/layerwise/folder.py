@@ -115,6 +115,12 @@ class Keeper:
     def begin(self, prepared: Prepared, data: Mapping[str, Any]) -> None:
         """The data are read: record what will be learnt from what."""
         if self._resumed is not None:
+            dealt = [one.get("folds") for one in (self._resumed["data"], data)]
+            if dealt[0] != dealt[1]:
+                raise DataError(
+                    f"the run in {self.folder} was begun by another layerwise, with its rows in "
+                    f"{dealt[0]} folds and not {dealt[1]}; train anew"
+                )
             if self._resumed["data"] != data:
                 raise DataError(
                     f"{prepared.train.table.source} has changed since the run in {self.folder} "
@@ -147,7 +153,7 @@ class Keeper:
 
     def chosen(self, question: Question, tried: Sequence[Mapping[str, Any]]) -> None:
         """Recipes were compared: a run that goes on trains with the one that was taken."""
-        self._record |= {"question": question.to_json(), "tried": list(tried)}
+        self._record |= {"question": question.to_json()} | ({"tried": list(tried)} if tried else {})
         self._write()
 
     def epoch(self, event: EpochEnd) -> None:

@@ -55,7 +55,7 @@ class Question:
     baselines: bool = True
     random_state: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
-    search: bool = False  # a few recipes first, for what the settings leave open
+    compare: bool = False  # recipes before the training, for what the settings leave open
     folder: str | None = None
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ def _listed(said: Iterable[str]) -> list[str]:
 def asked(record: Mapping[str, Any]) -> Question:
     """The question of a run's record, with the members it had then, whatever the default is now."""
     question = Question(**record["question"])
-    if "recipe" in record:
+    if "recipe" in record and not question.compare:
         members = record["recipe"].get("members", 1)
         question.settings = {**question.settings, "members": members}
     return question

@@ -18,7 +18,7 @@ from layerwise.model import file as model_file
 from layerwise.model.model import Model
 from layerwise.prepare import Notice, Prepared, Question, asked, prepare, read
 from layerwise.training.history import History
-from layerwise.training.recipe import SEARCHING, Recipe, with_preset
+from layerwise.training.recipe import COMPARING, Recipe, with_preset
 
 if TYPE_CHECKING:
     from layerwise.insight.layers import Layers
@@ -233,7 +233,7 @@ def train(
         class_weight=class_weight, group=group, time=time, roles=roles or {},
         drop=drop, schema=schema, missing=missing, encoding=encoding, baselines=baselines,
         random_state=random_state, settings=with_preset(preset, settings),
-        search=preset in SEARCHING,
+        compare=preset in COMPARING,
     )  # fmt: skip
     question.check()
     if out is None:
@@ -345,15 +345,15 @@ def _train(
 
         laps.end("start torch")
         learnt, tried = None, keeper.tried if keeper else []
-        if question.search:
+        if question.compare:
             from layerwise.shortlist import with_best_recipe
 
             half = _share(began, recipe.time_limit, 0.5)
             question, tried, learnt = with_best_recipe(
                 question, prepared, keeper, half, report or (lambda _: None), notice
             )
-            recipe = question.check()
-            laps.end("choose")
+            recipe = Recipe.from_json(learnt.model.recipe) if learnt else question.check()
+            laps.end("compare")
         learnt = learnt or learn(
             prepared.train, prepared.valid, prepared.schema, prepared.target, recipe,
             fold=prepared.fold, seed=question.random_state, class_weight=question.class_weight,
@@ -427,7 +427,7 @@ def _members(history: History, recipe: Recipe, notice: Notice) -> dict[str, Any]
     """Of a bag, how the training of each member ended; and what there was no time for."""
     if not history.members:
         return {}
-    if recipe.time_limit is not None:
+    if recipe.time_limit is not None and history.stopped != "interrupted":
         late = sum(member.stopped == "time limit" for member in history.members)
         gone = recipe.members - len(history.members)
         some = [f"{gone} of {recipe.members} networks"] if gone else []

@@ -1,4 +1,4 @@
-"""The short search of the preset "best": a few recipes, each as a bag on the same folds."""
+"""The short search of the preset "best": a few recipes, each as a bag on the same rows."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from layerwise.text import number
 
 # Where the default may be wrong is how much a table has to say, and how smoothly it says it. Each
 # is the best on some table of docs/recipe.md, but for the linear one, which costs next to nothing.
+# The slowest is the last, so that little time is enough for the others.
 RECIPES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("the default", {}),
     ("slower", {"lr": 0.001, "patience": 20}),
-    ("deeper", {"hidden_layer_sizes": [256, 256, 256], "lr": 0.0015, "patience": 20}),
     ("one layer", {"hidden_layer_sizes": [64], "weight_decay": 0.1}),
     ("ReLU", {"activation": "relu"}),
     ("linear", {"hidden_layer_sizes": [0], "lr": 0.01}),
+    ("deeper", {"hidden_layer_sizes": [256, 256, 256], "lr": 0.0015, "patience": 20}),
 )
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One recipe: its name, what it sets, and its deciding metric out of fold.
+    """One recipe: its name, what it sets, and its deciding metric on the rows held out.
 
     ``value`` is None where the training diverged.
     """
@@ -45,17 +46,19 @@ class Tried:
 
 @dataclass(frozen=True, eq=False)
 class Shortlist:
-    """What the search found.
+    """What the comparison found.
 
     Attributes
     ----------
     tried : the recipes that were, in their order
     settings : those of the one to train with
+    left_out : how many there was no time for
     learnt : after Ctrl-C the best bag there is, since there will be no other; else None
     """
 
     tried: list[Tried]
     settings: dict[str, Any]
+    left_out: int = 0
     learnt: Learnt | None = None
 
 
@@ -64,10 +67,11 @@ def candidates(given: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
     Examples
     --------
-    >>> [name for name, _ in candidates({"hidden_layer_sizes": (32,), "bins": 8})][0]
-    'the default'
+    >>> [name for name, _ in candidates({"hidden_layer_sizes": (32,), "lr": 0.01})]
+    ['the default', 'ReLU']
     """
-    return [(name, dict(sets)) for name, sets in RECIPES if not set(sets) & set(given)]
+    held = {*given, *(["lr"] if "optimizer" in given else [])}  # the rates are AdamW's
+    return [(name, dict(sets)) for name, sets in RECIPES if not set(sets) & held]
 
 
 def with_best_recipe(
@@ -80,41 +84,46 @@ def with_best_recipe(
 ) -> tuple[Question, list[dict[str, Any]], Learnt | None]:
     """The question with the best recipe; what was tried; after Ctrl-C the best bag so far.
 
-    A run that is kept has it in its record: it goes on without another search.
+    A run that is kept has it in its record: it goes on without comparing again.
     """
-    settled = replace(question, search=False)
+    settled = replace(question, compare=False)
     if prepared.fold is None and prepared.valid is None:
         notice("no rows are held out to compare recipes on; the default is taken")
         return settled, [], None
-    found = choose(question, prepared, report, deadline)
+    if len(candidates(question.settings)) < 2:
+        notice("the settings that are given leave no other recipe to compare with")
+        return settled, [], None
+    found = compare(question, prepared, report, deadline)
     tried = [vars(one) for one in found.tried]
     if found.learnt is not None:
+        notice("stopped while recipes were compared; the best bag so far is kept")
         if keeper:
             keeper.epochs(found.learnt.history)
         return question, tried, found.learnt
-    late = len(candidates(question.settings)) - len(tried)
-    if late:
-        notice(f"left out for want of time: {late} of {late + len(tried)} recipes")
+    if found.left_out:
+        notice(f"left out for want of time: {found.left_out} of the recipes to compare")
     settled.settings = {**question.settings, **found.settings}
+    if not tried:  # there is time for the default's bag at most
+        settled.settings["members"] = min(question.check().members, FOLDS)
     if keeper:
         keeper.chosen(settled, tried)
     return settled, tried, None
 
 
-def choose(
+def compare(
     question: Question,
     prepared: Prepared,
     report: Notice,
     deadline: float | None = None,
 ) -> Shortlist:
-    """Train a bag with each recipe, and take the one that is best out of fold.
+    """Train a bag with each recipe, and take the one that is best on the rows held out.
 
     Parameters
     ----------
-    question : what is asked; its settings hold in every recipe
+    question : what is asked; its settings hold in every recipe, but that bags have five networks
     prepared : its rows
     report : told of each recipe
-    deadline : ``time.monotonic()`` at which the search has to end
+    deadline : ``time.monotonic()`` at which it has to end
 
     Returns
     -------
@@ -130,40 +139,44 @@ def choose(
     tried: list[Tried] = []
     best: tuple[float, dict[str, Any], Learnt | None] = (math.inf, {}, None)
     longest = 0.0
-    for place, (name, settings) in enumerate(asked, start=1):
-        begin = time.monotonic()
-        if deadline is not None and begin + longest > deadline:
-            break
-        try:
-            learnt = learn(
-                prepared.train, prepared.valid, prepared.schema, prepared.target,
-                replace(recipe, **settings, members=FOLDS), fold=prepared.fold,
-                seed=question.random_state, class_weight=question.class_weight,
-                deadline=deadline, examined=True,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            if best[2] is None:
-                raise
-            return Shortlist(tried, best[1], _interrupted(best[2]))
-        except TrainingError:
-            tried.append(Tried(name, settings, None))
-            report(f"recipe {place} of {len(asked)}, {name}: diverged")
-            continue
-        if learnt.history.stopped == "interrupted":
-            return Shortlist(tried, best[1], _interrupted(best[2] or learnt))
-        if _cut(learnt):
-            break
-        longest = max(longest, time.monotonic() - begin)
-        value = _value(question, prepared, learnt)
-        tried.append(Tried(name, settings, value))
-        report(f"recipe {place} of {len(asked)}, {name}: {metric} {number(value)}")
-        if value < best[0]:
-            best = (value, settings, learnt)
-    return Shortlist(tried, best[1])
+    try:
+        for place, (name, settings) in enumerate(asked, start=1):
+            begin = time.monotonic()
+            if deadline is not None and begin + longest > deadline:
+                break
+            value = math.inf
+            try:
+                learnt = learn(
+                    prepared.train, prepared.valid, prepared.schema, prepared.target,
+                    replace(recipe, **settings, members=FOLDS), fold=prepared.fold,
+                    seed=question.random_state, class_weight=question.class_weight,
+                    deadline=deadline, examined=True,
+                )  # fmt: skip
+                if learnt.history.stopped == "interrupted":
+                    best = best if best[2] else (math.inf, settings, learnt)
+                    raise KeyboardInterrupt
+                if _cut(learnt):
+                    break
+                value = _value(question, prepared, learnt)
+            except TrainingError:
+                pass
+            longest = max(longest, time.monotonic() - begin)
+            ended = math.isfinite(value)
+            tried.append(Tried(name, settings, value if ended else None))
+            told = f"{metric} {number(value)}" if ended else "diverged"
+            report(f"recipe {place} of {len(asked)}, {name}: {told}")
+            if value < best[0]:
+                best = (value, settings, learnt)
+    except KeyboardInterrupt:
+        if best[2] is None:
+            raise
+        best[2].history.stopped = "interrupted"
+        return Shortlist(tried, best[1], learnt=best[2])
+    return Shortlist(tried, best[1], len(asked) - len(tried))
 
 
 def _value(question: Question, prepared: Prepared, learnt: Learnt) -> float:
-    """The deciding metric out of fold, each row and class with its weight."""
+    """The deciding metric on the rows held out, each row and class with its weight."""
     target, held = prepared.target, learnt.out_of_fold
     assert held is not None  # noqa: S101  recipes are compared where rows are held out
     rows = metrics.row_losses(target, held.y, held.outputs)
@@ -175,8 +188,3 @@ def _cut(learnt: Learnt) -> bool:
     """Whether time ended the training before it would have ended."""
     members = learnt.history.members
     return len(members) < FOLDS or any(one.stopped == "time limit" for one in members)
-
-
-def _interrupted(learnt: Learnt) -> Learnt:
-    learnt.history.stopped = "interrupted"
-    return learnt

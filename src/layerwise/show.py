@@ -96,7 +96,7 @@ def _compared(tried: Sequence[Mapping[str, Any]]) -> str:
     ended = sorted((one for one in tried if one["value"] is not None), key=lambda one: one["value"])
     told = [f"{one['name']} {number(one['value'])}" for one in ended]
     told += [f"{one['name']} diverged" for one in tried if one["value"] is None]
-    return f"best of {len(tried)} recipes on the same folds: {', '.join(told)}"
+    return f"best of {len(tried)} recipes on the same rows held out: {', '.join(told)}"
 
 
 def _held_out(task: str, found: Mapping[str, Any]) -> str:

@@ -35,7 +35,8 @@ def train(
         Path | None, typer.Option(help="Go on with this run, to the same bytes.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="fast, default, or best of six recipes; flags count over it.")
+        str,
+        typer.Option(help="fast, default or best (compares recipes); flags count over it."),
     ] = "default",
     baselines: Annotated[
         bool, typer.Option(help="Fit constant, linear model and trees too.")

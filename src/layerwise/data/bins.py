@@ -15,8 +15,8 @@ def learn_bins(
     """The edges of each number's bins, learnt on training rows.
 
     The hours of a day or the points of a rating are few values, and each may be another step: where
-    there are no more than twice as many as ``n_bins``, a bin lies between each two neighbours, and
-    the layer after it can answer each value freely. Otherwise edges are quantiles, so that each bin
+    they are few enough for twice ``n_bins``, a bin lies between each two neighbours, and the layer
+    after it can answer each value freely. Otherwise edges are quantiles, so that each bin
     has about as many rows. A value that many rows share, such as the 0 of a column of gains that
     hardly anybody has, then counts as no more rows than make half a bin: else it would be nearly
     every quantile, and leave no bins to the values that tell rows apart.
@@ -24,7 +24,8 @@ def learn_bins(
     Parameters
     ----------
     numbers : array of shape (n_rows, n_numbers), encoded
-    n_bins : of each number, at most, and up to twice as many where each is of one value; 0 for none
+    n_bins : of each number, at most; up to twice as many where each lies between neighbouring
+        values; 0 for none
     weight : array of shape (n_rows,) or None; weight 2 is the row twice, 0 is
         no row
 

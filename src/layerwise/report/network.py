@@ -47,7 +47,7 @@ def _recipes(tried: Sequence[Mapping[str, Any]], task: str) -> Grid:
         for one in best
     ]
     header = ["recipe", "sets", DECIDING[task].replace("_", " ")]
-    said = "Recipes compared on the same folds; the first was taken"
+    said = "Recipes compared on the same rows held out; the first was taken"
     return Grid(header, rows, left=2, caption=said, folded=True)
 
 

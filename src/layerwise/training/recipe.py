@@ -179,7 +179,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "best": {"members": 10},
 }
-SEARCHING = {"best"}  # a few recipes are compared before (`layerwise.shortlist`)
+COMPARING = {"best"}  # a few recipes before it trains (`layerwise.shortlist`)
 
 
 def with_preset(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,7 @@ LW_INLINE void times(int n, int K, Gap gap, int panels, const T* a, long a_panel
                      long b_panel, const T* start, T* c, long c_panel, F done) {
   constexpr int p = P<T>;
   const auto some = [&]<int NP>(int q, int from, int rows) {
+    // after the gap k may be within a panel, and a tile begins where one does
     for (int k = 0, to; k < K; k = to == gap.from ? gap.to : to) {
       to = std::min(k % p ? k - k % p + p : k + DEEP, k < gap.from ? gap.from : K);
       rows_by<T, NP>(k > 0, rows, to - k, a + (k / p) * a_panel + (long)from * p + k % p, a_panel,

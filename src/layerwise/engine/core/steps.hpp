@@ -63,10 +63,11 @@ template <class T> class Steps {
   explicit operator bool() const { return !groups_.empty(); }
   Gap gap() const { return gap_; }  // the columns that are taken here
 
-  // The bins that the numbers of n rows are in: x is the input layer's input, y its output.
+  // The bins that the numbers of n rows are in: x is the input layer's input, y its output. Both
+  // products are of the rows that were found last.
   void find(int n, long step, const T* x, const T* y) {
-    const size_t all = numbers_.size();
-    if (spots_.size() < n * all) spots_.resize(n * all);
+    const size_t count = numbers_.size();
+    if (spots_.size() < n * count) spots_.resize(n * count);
     for (const Lanes& one : lanes_)
       for (int b = 0; b < n; ++b) {
         const T* row = x + one.panel * step + (long)b * p;
@@ -78,18 +79,18 @@ template <class T> class Steps {
           const Number& number = numbers_[i];
           const int lane = number.input % p, k = (int)full[lane / l][lane % l], c = number.column + k;
           const T f = y[(c / p) * step + (long)b * p + c % p];
-          spots_[b * all + i] = {number.row + k, 1 - f, f};
+          spots_[b * count + i] = {number.row + k, 1 - f, f};
         }
       }
   }
 
   // z += what the bins give
   void forward(int n, int panels, const T* w, long w_panel, T* z, long z_panel) {
-    by_panels(panels, [&]<int NP>(int q) { add<NP>(n, w + q * w_panel, w_panel, z + q * z_panel, z_panel); });
+    by_panels(panels, [&]<int NP>(int q) { forward_of<NP>(n, w + q * w_panel, w_panel, z + q * z_panel, z_panel); });
   }
   // dw of the bins
   void gradient(int n, int panels, const T* dz, long z_panel, T* dw, long w_panel) {
-    by_panels(panels, [&]<int NP>(int q) { sum<NP>(n, dz + q * z_panel, z_panel, dw + q * w_panel, w_panel); });
+    by_panels(panels, [&]<int NP>(int q) { gradient_of<NP>(n, dz + q * z_panel, z_panel, dw + q * w_panel, w_panel); });
   }
 
  private:
@@ -130,7 +131,7 @@ template <class T> class Steps {
     return at(row + k / NV * panel + k % NV * l);
   }
 
-  template <int NP> void add(int n, const T* w, long w_panel, T* z, long z_panel) {
+  template <int NP> void forward_of(int n, const T* w, long w_panel, T* z, long z_panel) {
     constexpr int R = NP * NV, wide = NP * p;
     for (const Group& group : groups_) {
       for (int i = group.first; i < group.last; ++i) {
@@ -165,7 +166,7 @@ template <class T> class Steps {
     }
   }
 
-  template <int NP> void sum(int n, const T* dz, long z_panel, T* dw, long w_panel) {
+  template <int NP> void gradient_of(int n, const T* dz, long z_panel, T* dw, long w_panel) {
     constexpr int R = NP * NV, wide = NP * p;
     for (const Group& group : groups_) {
       std::fill_n(table_.data(), (long)group.rows * wide, T(0));
