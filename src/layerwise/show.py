@@ -64,7 +64,7 @@ def show_training(run: Run) -> str:
             f"epoch {record['best_epoch']} of {record['epochs']} kept "
             f"({why.get(stopped, stopped)}); {size}"
         )
-    if "tried" in record:
+    if len(record.get("tried", ())) > 1:
         lines.append(wrapped(_compared(record["tried"])))
     if "out_of_fold" in record:
         lines.append(wrapped(_held_out(target.task, record["out_of_fold"])))

@@ -16,10 +16,10 @@ def learn_bins(
 
     The hours of a day or the points of a rating are few values, and each may be another step: where
     they are few enough for twice ``n_bins``, a bin lies between each two neighbours, and the layer
-    after it can answer each value freely. Otherwise edges are quantiles, so that each bin
-    has about as many rows. A value that many rows share, such as the 0 of a column of gains that
-    hardly anybody has, then counts as no more rows than make half a bin: else it would be nearly
-    every quantile, and leave no bins to the values that tell rows apart.
+    after it can answer each value freely. Otherwise edges are quantiles, so that each bin has about
+    as many rows. A value that many rows share, such as the 0 of a column of gains that hardly
+    anybody has, then counts as no more rows than make half a bin: else it would be nearly every
+    quantile, and leave no bins to the values that tell rows apart.
 
     Parameters
     ----------
