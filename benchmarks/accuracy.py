@@ -109,11 +109,10 @@ class LayerwiseBest:
     def fit(self, X: pd.DataFrame, y: np.ndarray) -> None:
         from layerwise import train
 
-        run = train(
+        self.model = train(
             X.assign(**{"the target": y}), "the target", task=self.task, test=0, baselines=False,
             preset="best",
-        )  # fmt: skip
-        self.tried, self.model = run.record.get("tried"), run.model
+        ).model  # fmt: skip
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         return self.model.predict(X)

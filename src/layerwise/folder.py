@@ -115,13 +115,14 @@ class Keeper:
     def begin(self, prepared: Prepared, data: Mapping[str, Any]) -> None:
         """The data are read: record what will be learnt from what."""
         if self._resumed is not None:
-            dealt = [one.get("folds") for one in (self._resumed["data"], data)]
-            if dealt[0] != dealt[1]:
+            before = self._resumed["data"]
+            same = before["fingerprint"] == data["fingerprint"]
+            if same and before.get("folds") != data.get("folds"):
                 raise DataError(
                     f"the run in {self.folder} was begun by another layerwise, with its rows in "
-                    f"{dealt[0]} folds and not {dealt[1]}; train anew"
+                    f"{before.get('folds')} folds and not {data.get('folds')}; train anew"
                 )
-            if self._resumed["data"] != data:
+            if before != data:
                 raise DataError(
                     f"{prepared.train.table.source} has changed since the run in {self.folder} "
                     "began, and going on would mix two tables; train anew"
